@@ -1,0 +1,261 @@
+"""Neural codecs behind one protocol, with real bitstreams and a differentiable path.
+
+    codec = load_codec("bmshj2018-hyperprior", quality=3)
+    streams = codec.encode(x)          # list[bytes], one per image
+    y = codec.decode(streams)          # what the receiver sees
+    out = codec(x)                     # x_hat and estimated bits, differentiable
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nic_helpers import bitstream
+from nic_helpers.entropy import EntropyCoder
+from nic_helpers.images import check_images
+from nic_helpers.models import ARCHITECTURES, QUANTISERS, Walk, medians, walk
+from nic_helpers.settings import get_device
+from nic_helpers.weights import Weights, bundled_qualities, load_weights
+
+SMALLEST_SIDE = 16
+Images = Tensor | Sequence[Tensor]
+
+
+@dataclass
+class CodecOutput:
+    """A differentiable pass: ``x_hat`` [B, 3, H, W] in [0, 1], estimated ``bits`` [B] of each branch, ``pixels`` H·W."""
+
+    x_hat: Tensor
+    bits: dict[str, Tensor]
+    pixels: int
+
+    @property
+    def bpp(self) -> Tensor:
+        """Estimated bits per original pixel [B], all branches."""
+        return sum(self.bits.values()) / self.pixels
+
+
+@dataclass
+class Coded:
+    """Real bitstreams and what decoding them gives: ``streams`` one per image, ``x_hat`` like the input."""
+
+    streams: list[bytes]
+    x_hat: Images
+
+
+def by_size(method):
+    """Let a method on [B, 3, H, W] also take a list of [3, H, W] of any sizes, and give lists back."""
+
+    def wrapped(self, x: Images, *args, **kwargs):
+        if isinstance(x, Tensor):
+            return method(self, x, *args, **kwargs)
+        return [method(self, image[None], *args, **kwargs)[0] for image in x]
+
+    wrapped.__doc__, wrapped.__name__ = method.__doc__, method.__name__
+    return wrapped
+
+
+def real_bpp(streams: Sequence[bytes], x: Images) -> list[float]:
+    """8·bytes / (H·W) of each bitstream, over the original images' pixels."""
+    return [8 * len(s) / (image.shape[-2] * image.shape[-1]) for s, image in zip(streams, x, strict=True)]
+
+
+def stack(images: list[Tensor]) -> Images:
+    """A list of [3, H, W]: one tensor if all sizes agree, else the list."""
+    return torch.stack(images) if len({im.shape for im in images}) == 1 else images
+
+
+class NeuralCodec:
+    """A CompressAI model as a codec.
+
+    Parameters of every call: ``x`` [B, 3, H, W] in [0, 1], or a list of [3, H, W]; at least 16×16 pixels, any size (the
+    padding happens inside and is cropped again; rates count original pixels). Results come back on ``x``'s device.
+
+    Attributes: ``name``, ``quality``, ``lmbda`` (λ it was trained for), ``model`` (the CompressAI module, frozen, in
+    evaluation mode), ``weights`` (provenance: source, file, SHA-256), ``arch``, ``device``.
+    """
+
+    differentiable = True
+
+    def __init__(self, name: str, quality: int, weights: Weights, device: torch.device):
+        self.name, self.quality, self.weights, self.device = name, quality, weights, device
+        self.lmbda = weights.lmbda
+        self.arch = ARCHITECTURES[name]
+        model = self.arch.build(*weights.widths)
+        missing, unexpected = nn.Module.load_state_dict(model, weights.state, strict=False)
+        missing = [k for k in missing if k in dict(model.named_parameters())]
+        if missing or unexpected:
+            raise ValueError(f"{weights.file} does not fit {name}: missing {missing[:3]}, unexpected {unexpected[:3]}")
+        model.update(force=True)
+        self.model = model.to(device).eval().requires_grad_(False)
+        self._coder: EntropyCoder | None = None
+
+    def __repr__(self) -> str:
+        return f"NeuralCodec({self.name}, quality={self.quality}, weights={self.weights.source}, {self.device})"
+
+    @property
+    def label(self) -> str:
+        """Short name for tables and legends."""
+        return f"{self.name} q{self.quality}"
+
+    @property
+    def coder(self) -> EntropyCoder:
+        """The exact entropy coder, built at first use."""
+        if self._coder is None:
+            self._coder = EntropyCoder(self.arch, self.model)
+        return self._coder
+
+    # ------------------------------------------------------------------------------------------------ differentiable
+    def _pad(self, x: Tensor) -> Tensor:
+        s = self.arch.stride
+        height, width = x.shape[2:]
+        return F.pad(x.to(self.device), (0, -width % s, 0, -height % s), mode="replicate")
+
+    def walk(self, x: Tensor, surrogate: str | None = "ste", *, rate: bool = True, synthesis: bool = True) -> Walk:
+        """All intermediate tensors of one pass over the padded image (see :func:`nic_helpers.models.walk`)."""
+        check_images(x, SMALLEST_SIDE)
+        return walk(self.arch, self.model, self._pad(x), _quantiser(surrogate), rate=rate, synthesis=synthesis)
+
+    def __call__(self, x: Tensor, surrogate: str | None = "ste", rate: bool = True) -> CodecOutput:
+        """Differentiable pass over x [B, 3, H, W].
+
+        ``surrogate``: how the gradient gets through rounding: "ste" (round forward, identity backward), "noise"
+        (uniform noise), "identity" (no quantisation), or None (true rounding: the gradient is zero). Context models
+        use their parallel form here; their true reconstruction is :meth:`reconstruct`. Clamping passes the gradient.
+        ``rate=False`` leaves ``bits`` empty and computes only what the reconstruction needs.
+        """
+        w = self.walk(x, surrogate, rate=rate)
+        x_hat = w.x_hat[..., : x.size(2), : x.size(3)]
+        x_hat = x_hat + (x_hat.clamp(0, 1) - x_hat).detach()
+        bits = {k: v.to(x.device) for k, v in w.bits().items()} if rate else {}
+        return CodecOutput(x_hat.to(x.device), bits, x.size(2) * x.size(3))
+
+    forward = __call__
+
+    @by_size
+    def reconstruct(self, x: Images, surrogate: str | None = None) -> Images:
+        """What the receiver would see, [B, 3, H, W] in [0, 1], without coding any bytes.
+
+        With ``surrogate=None`` the true reconstruction (equal to decoding the bytes), without gradient. Otherwise the
+        differentiable one of :meth:`__call__`, without the rate.
+        """
+        if surrogate is not None:
+            return self(x, surrogate, rate=False).x_hat
+        return self._roundtrip(x, encode=False).x_hat
+
+    # -------------------------------------------------------------------------------------------------- real streams
+    def roundtrip(self, x: Images) -> Coded:
+        """Encode for real and return the bitstreams with the encoder's own reconstruction (equal to decoding them)."""
+        if isinstance(x, Tensor):
+            return self._roundtrip(x, encode=True)
+        parts = [self._roundtrip(image[None], encode=True) for image in x]
+        return Coded([p.streams[0] for p in parts], [p.x_hat[0] for p in parts])
+
+    def encode(self, x: Images) -> list[bytes]:
+        """One bitstream per image."""
+        images = x if isinstance(x, Tensor) else list(x)
+        if isinstance(images, Tensor):
+            return self._roundtrip(images, encode=True, synthesis=False).streams
+        return [self._roundtrip(image[None], encode=True, synthesis=False).streams[0] for image in images]
+
+    @torch.no_grad()
+    def _roundtrip(self, x: Tensor, encode: bool, synthesis: bool = True) -> Coded:
+        check_images(x, SMALLEST_SIDE)
+        height, width = x.shape[2:]
+        y = self.model.g_a(self._pad(x))
+        if not self.arch.means and not encode:  # the reconstruction needs no entropy model
+            offset = 0.0 if self.arch.side_information else medians(self.model.entropy_bottleneck).double()
+            y_hat, streams = torch.round(y.double() - offset) + offset, []
+        else:
+            z = self.model.h_a(y if self.arch.means else y.abs()) if self.arch.side_information else None
+            latents, streams = [], []
+            for k in range(len(x)):  # image by image: what the range coder sees must not depend on the batch
+                one, strings = self._code(y[k : k + 1], None if z is None else z[k : k + 1], encode)
+                latents.append(one)
+                if encode:
+                    streams.append(
+                        bitstream.pack(self.name, self.quality, self.weights.sha256, height, width, strings)
+                    )
+            y_hat = torch.cat(latents)
+        x_hat = self._synthesise(y_hat, height, width).to(x.device) if synthesis else x
+        return Coded(streams, x_hat)
+
+    def _synthesise(self, y_hat: Tensor, height: int, width: int) -> Tensor:
+        y_hat = y_hat.to(self.device, torch.float32)
+        return self.model.g_s(y_hat)[..., :height, :width].clamp(0, 1)
+
+    def _code(self, y: Tensor, z: Tensor | None, encode: bool) -> tuple[Tensor, tuple[bytes, ...]]:
+        coder = self.coder
+        if z is None:
+            symbols = coder.quantise_bottleneck(y)
+            return symbols + coder.medians, (coder.encode_bottleneck(symbols),) if encode else ()
+        symbols = coder.quantise_bottleneck(z)
+        y_hat, y_string = coder.latents(y, symbols + coder.medians, encode)
+        return y_hat, (y_string, coder.encode_bottleneck(symbols)) if encode else ()
+
+    def unpack(self, stream: bytes) -> bitstream.Packet:
+        """The checked parts of one bitstream: image size and one string per branch (y, then z)."""
+        branches = 2 if self.arch.side_information else 1
+        return bitstream.unpack(stream, self.name, self.quality, self.weights.sha256, branches)
+
+    @torch.no_grad()
+    def decode(self, streams: Sequence[bytes]) -> Images:
+        """Bitstreams -> images: [B, 3, H, W] in [0, 1], or a list where sizes differ.
+
+        Raises :class:`nic_helpers.bitstream.BitstreamError` for anything that is not a whole, undamaged stream of this
+        codec, before the entropy decoder runs.
+        """
+        if isinstance(streams, (bytes, bytearray)):
+            raise TypeError("decode takes a list of bitstreams: decode([stream])")
+        packets = [self.unpack(s) for s in streams]
+        return stack([self._decode(p)[0] for p in packets])
+
+    def _decode(self, packet: bitstream.Packet) -> Tensor:
+        s = self.arch.stride
+        rows, columns = (-(-side // s) * s for side in (packet.height, packet.width))
+        if not self.arch.side_information:
+            y_hat = self.coder.decode_bottleneck(packet.strings[0], (rows // 16, columns // 16))
+        else:
+            z_hat = self.coder.decode_bottleneck(packet.strings[1], (rows // 64, columns // 64))
+            y_hat = self.coder.decode_latents(packet.strings[0], z_hat)
+        return self._synthesise(y_hat, packet.height, packet.width)
+
+
+def _quantiser(surrogate: str | None):
+    try:
+        return QUANTISERS[surrogate]
+    except KeyError:
+        names = ", ".join(repr(k) for k in QUANTISERS)
+        raise ValueError(f"unknown surrogate {surrogate!r}: there are {names}") from None
+
+
+def codec_names() -> list[str]:
+    """Every name that :func:`load_codec` takes."""
+    from nic_helpers.classical import CLASSICAL
+
+    return [*ARCHITECTURES, *CLASSICAL]
+
+
+def load_codec(name: str, quality: int | None = None, weights: str | Path = "bundled", device=None):
+    """A codec by name.
+
+    ``quality``: CompressAI's number (1 lowest) for neural codecs; the native scale for classical ones. ``weights``:
+    "bundled" (in this repository), "zoo" (CompressAI's, downloaded once) or the path of a file. ``device``: default
+    the first GPU, else the CPU. Raises ValueError naming what there is for an unknown name, quality or weights.
+    """
+    from nic_helpers.classical import CLASSICAL, ClassicalCodec
+
+    if name in CLASSICAL:
+        return ClassicalCodec(name, quality)
+    if name not in ARCHITECTURES:
+        raise ValueError(f"unknown codec {name!r}: there are {', '.join(codec_names())}")
+    if quality is None:
+        have = bundled_qualities(name) if weights == "bundled" else ARCHITECTURES[name].qualities
+        raise ValueError(f"{name} needs a quality: one of {', '.join(map(str, have))}")
+    return NeuralCodec(name, quality, load_weights(name, quality, weights), get_device(device))

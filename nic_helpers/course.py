@@ -1,0 +1,117 @@
+"""What every notebook starts with: the profile resolved to images, settings and folders, and printed.
+
+    run = course.begin("03", profile=profile, seed=seed)
+    run.x            # the profile's images; run.names, run.caption
+    run.save(fig, "epsilon_ladder")
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import compressai
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nic_helpers import __version__, plotting
+from nic_helpers.images import centre_crop, load_named_images
+from nic_helpers.settings import PROJECT, get_device
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much a run does. ``crop`` pixels a side (None: whole images), ``limit`` images at most (None: all)."""
+
+    images: str
+    weights: str
+    crop: int | None
+    limit: int | None
+    steps: int  # of iterative attacks
+    says: str
+
+
+PROFILES = {
+    "quick": Profile("bundled", "bundled", 192, 4, 10, "bundled images and weights, small crops, few steps"),
+    "standard": Profile("kodak", "bundled", 256, None, 40, "bundled weights on Kodak; attacks on 256×256 crops"),
+    "full": Profile("kodak", "zoo", None, None, 100, "the zoo's weights on whole Kodak images"),
+}
+
+
+def build_dir() -> Path:
+    """Where a run writes: ``NIC_BUILD_DIR``, or ``build/`` in the project."""
+    return Path(os.environ.get("NIC_BUILD_DIR") or PROJECT / "build")
+
+
+@dataclass
+class Run:
+    """A notebook's run: its profile, images by name, seed and device."""
+
+    notebook: str
+    profile_name: str
+    profile: Profile
+    seed: int
+    device: torch.device
+    images: dict[str, Tensor]
+
+    @property
+    def names(self) -> list[str]:
+        """The images' names, in order."""
+        return list(self.images)
+
+    @property
+    def x(self) -> Tensor | list[Tensor]:
+        """The images as one batch [B, 3, H, W] if their sizes agree, else as a list."""
+        values = list(self.images.values())
+        return torch.stack(values) if len({v.shape for v in values}) == 1 else values
+
+    @property
+    def caption(self) -> str:
+        """What a figure of this run is based on, for its caption."""
+        sides = {f"{v.shape[2]}×{v.shape[1]}" for v in self.images.values()}
+        size = sides.pop() if len(sides) == 1 else "various sizes"
+        source = "bundled images" if self.profile.images == "bundled" else "Kodak images"
+        return f"{len(self.images)} {source}, {size}; {self.profile.weights} weights; profile {self.profile_name}"
+
+    def save(self, figure, name: str) -> None:
+        """Write a figure as PNG and PDF into the run's figures folder, as ``NN_name``."""
+        plotting.save(figure, build_dir() / "figures" / f"{self.notebook}_{name}")
+
+    def save_table(self, table: pd.DataFrame, name: str) -> None:
+        """Write a tidy table as CSV into the run's results folder, as ``NN_name``."""
+        folder = build_dir() / "results"
+        folder.mkdir(parents=True, exist_ok=True)
+        table.to_csv(folder / f"{self.notebook}_{name}.csv", index=False, float_format="%.6g")
+
+
+def begin(notebook: str, profile: str = "quick", seed: int = 0, whole: bool = False, lossless_only: bool = False,
+          limit: int | None = None) -> Run:  # fmt: skip
+    """Resolve a profile, load its images, set the figures' theme, and print what was resolved.
+
+    ``whole``: whole images even where the profile crops; ``lossless_only``: no image that was ever stored as JPEG (for
+    rate–distortion plots); ``limit``: at most so many images.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}: there are {', '.join(PROFILES)}")
+    chosen, device = PROFILES[profile], get_device()
+    plotting.set_theme()
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
+    images = load_named_images(chosen.images, lossless_only=lossless_only)
+    most = min(n for n in (limit, chosen.limit, len(images)) if n is not None)
+    if chosen.crop and not whole:
+        images = {k: centre_crop(v, chosen.crop) for k, v in images.items()}
+    run = Run(notebook, profile, chosen, seed, device, dict(list(images.items())[:most]))
+    print(f"profile  {profile}: {chosen.says}")
+    print(f"images   {run.caption.split(';')[0]}: {', '.join(n.removesuffix('.png') for n in run.names)}")
+    print(f"weights  {chosen.weights}    seed  {seed}")
+    gpu = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
+    print(f"device   {device}{gpu}")
+    print(f"versions nic_helpers {__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
+          f"compressai {compressai.__version__}")  # fmt: skip
+    print(f"python   {Path(sys.prefix).name}")
+    return run

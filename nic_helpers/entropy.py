@@ -1,0 +1,198 @@
+"""Real entropy coding of latents: coding tables, the range coder, and the sequential walk of a context model.
+
+Encoder and decoder must compute bit-identical coding parameters, or everything after the first difference is lost. So
+the networks that feed the range coder run here in float64 on the CPU, whatever device the transforms run on: a
+difference between two machines' last bits is then some 10⁹ times less likely to move a symbol than in float32.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import scipy.stats
+import torch
+import torch.nn.functional as F
+from compressai._CXX import pmf_to_quantized_cdf
+from compressai.ans import BufferedRansEncoder, RansDecoder
+from torch import Tensor, nn
+
+from nic_helpers.models import Architecture
+
+_PRECISION = 16  # bits of the quantised probabilities
+_TAIL = 1e-9
+_LARGEST_SYMBOL = 2**27
+SCALE_TABLE = torch.from_numpy(np.exp(np.linspace(np.log(0.11), np.log(256), 64)))  # as CompressAI's
+_SLACK = 16  # zero bytes fed after a string for each symbol, so that no input can make the decoder read out of bounds
+
+
+class Tables:
+    """Quantised cumulative distributions: for index i, ``cdfs[i]`` over the symbols ``offsets[i]`` …, then an escape."""
+
+    def __init__(self, pmfs: list[np.ndarray], tails: list[float], offsets: list[int]):
+        self.cdfs = [pmf_to_quantized_cdf([*pmf, tail], _PRECISION) for pmf, tail in zip(pmfs, tails, strict=True)]
+        self.offsets = offsets
+
+    def _part(self, indexes: np.ndarray) -> tuple[list, list, list, list]:
+        # only the rows in use cross over to C++: converting all of them costs more than coding
+        used, compact = np.unique(indexes, return_inverse=True)
+        cdfs = [self.cdfs[i] for i in used]
+        return compact.tolist(), cdfs, [len(c) for c in cdfs], [self.offsets[i] for i in used]
+
+    def encode(self, symbols: np.ndarray, indexes: np.ndarray) -> bytes:
+        """Integer symbols and their tables' indexes (flat, in coding order) -> bytes."""
+        if symbols.size and np.abs(symbols).max() > _LARGEST_SYMBOL:  # also what NaN becomes as an integer
+            raise ValueError("the latents are not finite or far out of range: this image cannot be coded")
+        encoder = BufferedRansEncoder()
+        compact, *tables = self._part(indexes)
+        encoder.encode_with_indexes(symbols.tolist(), compact, *tables)
+        return encoder.flush()
+
+    def decoder(self, string: bytes, count: int) -> Decoder:
+        """A decoder of ``count`` symbols in all, asked for piece by piece."""
+        return Decoder(self, string, count)
+
+
+class Decoder:
+    """Reads symbols off one string in coding order."""
+
+    def __init__(self, tables: Tables, string: bytes, count: int):
+        self._tables, self._rans = tables, RansDecoder()
+        self._rans.set_stream(string + bytes(_SLACK * count + 64))
+
+    def read(self, indexes: np.ndarray) -> np.ndarray:
+        """The next len(indexes) symbols."""
+        compact, *tables = self._tables._part(indexes)
+        return np.array(self._rans.decode_stream(compact, *tables), dtype=np.int64)
+
+
+def gaussian_tables() -> Tables:
+    """Tables of zero-mean Gaussians at the scales of :data:`SCALE_TABLE`."""
+    reach = np.ceil(SCALE_TABLE.numpy() * -scipy.stats.norm.ppf(_TAIL / 2)).astype(int)
+    pmfs, tails = [], []
+    for scale, r in zip(SCALE_TABLE.numpy(), reach, strict=True):
+        distance = np.abs(np.arange(-r, r + 1))
+        lower = scipy.stats.norm.cdf((-0.5 - distance) / scale)
+        pmfs.append(scipy.stats.norm.cdf((0.5 - distance) / scale) - lower)
+        tails.append(2 * lower[0])
+    return Tables(pmfs, tails, (-reach).tolist())
+
+
+@torch.no_grad()
+def bottleneck_tables(bottleneck: nn.Module) -> Tables:
+    """Tables of a factorised entropy bottleneck, one for each channel, over its quantiles' range."""
+    bottleneck = copy.deepcopy(bottleneck).cpu().double()
+    low, median, high = bottleneck.quantiles[:, 0].unbind(1)
+    below = torch.ceil(median - low).clamp(0, 4096).long()
+    above = torch.ceil(high - median).clamp(0, 4096).long()
+    steps = torch.arange(int((below + above).max()) + 1)
+    samples = (steps - below[:, None] + median[:, None])[:, None]
+    likelihood, lower, upper = bottleneck._likelihood(samples)
+    tail = torch.sigmoid(lower[:, 0, 0])
+    pmfs, tails = [], []
+    for c, length in enumerate((below + above + 1).tolist()):
+        pmfs.append(likelihood[c, 0, :length].clamp_min(0).numpy())
+        tails.append(float(tail[c] + torch.sigmoid(-upper[c, 0, length - 1])))
+    return Tables(pmfs, tails, (-below).tolist())
+
+
+class EntropyCoder:
+    """The exact (float64, CPU) side of a codec's entropy model: from latents to strings and back."""
+
+    def __init__(self, arch: Architecture, model: nn.Module):
+        self.arch = arch
+        self.bottleneck = bottleneck_tables(model.entropy_bottleneck)
+        self.medians = model.entropy_bottleneck._get_medians().detach().double().cpu().reshape(1, -1, 1, 1)
+        if not arch.side_information:
+            return
+        self.gaussian = gaussian_tables()
+        self.h_s = copy.deepcopy(model.h_s).cpu().double()
+        if arch.context:
+            self.parameters = copy.deepcopy(model.entropy_parameters).cpu().double()
+            masked = (model.context_prediction.weight * model.context_prediction.mask).detach().double().cpu()
+            self.taps = [(i, j) for i in range(5) for j in range(5) if (i, j) < (2, 2)]  # what is decoded already
+            self.context_weight = torch.cat([masked[:, :, i, j] for i, j in self.taps], dim=1)  # [2M, 12·M]
+            self.context_bias = model.context_prediction.bias.detach().double().cpu()
+
+    # ------------------------------------------------------------------------------------------------- bottleneck
+    def _bottleneck_indexes(self, shape: torch.Size) -> np.ndarray:
+        return np.repeat(np.arange(shape[1]), shape[2] * shape[3])
+
+    def quantise_bottleneck(self, v: Tensor) -> Tensor:
+        """Integer symbols of what the bottleneck codes (z, or y without side information), float64 on the CPU."""
+        return torch.round(v.double().cpu() - self.medians)
+
+    def encode_bottleneck(self, symbols: Tensor) -> bytes:
+        """Symbols [1, C, h, w] -> string."""
+        return self.bottleneck.encode(symbols.long().flatten().numpy(), self._bottleneck_indexes(symbols.shape))
+
+    def decode_bottleneck(self, string: bytes, shape: tuple[int, int]) -> Tensor:
+        """String -> dequantised [1, C, h, w], float64."""
+        full = torch.Size((1, self.medians.size(1), *shape))
+        symbols = self.bottleneck.decoder(string, full.numel()).read(self._bottleneck_indexes(full))
+        return torch.from_numpy(symbols).reshape(full).double() + self.medians
+
+    # ---------------------------------------------------------------------------------------------------- latents
+    @torch.no_grad()
+    def latents(self, y: Tensor, z_hat: Tensor, encode: bool = False) -> tuple[Tensor, bytes]:
+        """What the decoder rebuilds from y [1, M, h, w] given ẑ: (ŷ float64, its string, empty unless ``encode``)."""
+        y = y.double().cpu()
+        if self.arch.context:
+            return self._wavefront(self.h_s(z_hat), y=y, encode=encode)
+        scales, means = self._scales_and_means(z_hat)
+        symbols = torch.round(y - means)
+        string = b""
+        if encode:
+            string = self.gaussian.encode(symbols.long().flatten().numpy(), _scale_indexes(scales).flatten())
+        return symbols + means, string
+
+    @torch.no_grad()
+    def decode_latents(self, string: bytes, z_hat: Tensor) -> Tensor:
+        """ŷ [1, M, h, w] from its string, given ẑ."""
+        if self.arch.context:
+            return self._wavefront(self.h_s(z_hat), string=string)[0]
+        scales, means = self._scales_and_means(z_hat)
+        symbols = self.gaussian.decoder(string, scales.numel()).read(_scale_indexes(scales).flatten())
+        return torch.from_numpy(symbols).reshape(scales.shape).double() + means
+
+    def _scales_and_means(self, z_hat: Tensor) -> tuple[Tensor, Tensor | float]:
+        params = self.h_s(z_hat)
+        return params.chunk(2, 1) if self.arch.means else (params, 0.0)
+
+    def _wavefront(self, params: Tensor, y: Tensor | None = None, string: bytes = b"", encode: bool = False):
+        """A context model, coded along wavefronts.
+
+        The 5×5 context of position (i, j) reaches back two rows and, in the rows above, two columns ahead; so all
+        positions with the same j + 3·i depend on earlier ones only and are computed together: W + 3·(H − 1) steps
+        instead of H·W. Symbols are written in that order.
+        """
+        height, width = params.shape[2:]
+        channels = params.size(1) // 2
+        y_hat = F.pad(torch.zeros(1, channels, height, width, dtype=torch.float64), (2, 2, 2, 2))[0]
+        decoder = self.gaussian.decoder(string, channels * height * width) if y is None else None
+        written: list[tuple[np.ndarray, np.ndarray]] = []
+        rows = torch.arange(height)
+        for step in range(width + 3 * (height - 1)):
+            i = rows[(step - 3 * rows >= 0) & (step - 3 * rows < width)]
+            j = step - 3 * i
+            crops = torch.cat([y_hat[:, i + a, j + b] for a, b in self.taps])  # [12·M, n]
+            context = self.context_weight @ crops + self.context_bias[:, None]
+            merged = torch.cat((params[0][:, i, j], context))[None, :, :, None]
+            scales, means = self.parameters(merged)[0, :, :, 0].chunk(2)
+            if decoder is None:
+                symbols = torch.round(y[0][:, i, j] - means)
+                if encode:
+                    written.append((symbols.long().T.flatten().numpy(), _scale_indexes(scales.T).flatten()))
+            else:
+                read = decoder.read(_scale_indexes(scales.T).flatten())
+                symbols = torch.from_numpy(read).reshape(len(i), channels).T.double()
+            y_hat[:, i + 2, j + 2] = symbols + means
+        coded = b""
+        if encode:
+            coded = self.gaussian.encode(*(np.concatenate(part) for part in zip(*written, strict=True)))
+        return y_hat[None, :, 2:-2, 2:-2], coded
+
+
+def _scale_indexes(scales: Tensor) -> np.ndarray:
+    """Index of the smallest tabled scale that is not below each given one (the largest, where none is)."""
+    return torch.searchsorted(SCALE_TABLE[:-1], scales.contiguous()).numpy()

@@ -1,0 +1,140 @@
+"""Quality, rate and before/after quantities: one row per image, the names of the course's methods page."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import torch
+from pytorch_msssim import ms_ssim as _ms_ssim
+from pytorch_msssim import ssim as _ssim
+from torch import Tensor
+
+from nic_helpers.codecs import Images, real_bpp
+from nic_helpers.images import check_images, to_8bit
+
+PSNR_CAP = 100.0  # dB; the PSNR of identical images is infinite, and is reported as this
+BLOW_UP = 15.0  # dB; an attacked reconstruction further than this from the clean one counts as a blow-up
+MS_SSIM_SMALLEST = 161  # pixels; MS-SSIM halves the image four times under an 11-pixel window
+
+
+def _same(a: Tensor, b: Tensor) -> None:
+    check_images(a)
+    check_images(b)
+    if a.shape != b.shape:
+        raise ValueError(f"images of different shapes cannot be compared: {tuple(a.shape)} and {tuple(b.shape)}")
+
+
+def mse(a: Tensor, b: Tensor) -> Tensor:
+    """Mean squared error per image [B] of two batches [B, 3, H, W] in [0, 1], as 8-bit images."""
+    _same(a, b)
+    return ((to_8bit(a).double() - to_8bit(b).double()) ** 2).mean((1, 2, 3))
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """PSNR in dB per image [B] over all three channels, as 8-bit images; 100 for identical ones."""
+    return (-10 * torch.log10(mse(a, b).clamp_min(1e-30))).clamp_max(PSNR_CAP)
+
+
+def ssim(a: Tensor, b: Tensor) -> Tensor:
+    """SSIM per image [B] (Wang 2004: 11×11 Gaussian window, σ 1.5), mean over RGB; NaN below 11 pixels."""
+    _same(a, b)
+    if min(a.shape[2:]) < 11:
+        return torch.full((len(a),), math.nan, dtype=torch.float64)
+    return _ssim(to_8bit(a), to_8bit(b), data_range=1.0, size_average=False).double()
+
+
+def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
+    """MS-SSIM per image [B] (Wang 2003, five scales), mean over RGB; NaN where a side is below 161 pixels."""
+    _same(a, b)
+    if min(a.shape[2:]) < MS_SSIM_SMALLEST:
+        return torch.full((len(a),), math.nan, dtype=torch.float64)
+    return _ms_ssim(to_8bit(a), to_8bit(b), data_range=1.0, size_average=False).double()
+
+
+#: Full-reference qualities: name -> function of two batches.
+QUALITIES = {"psnr": psnr, "ssim": ssim, "ms_ssim": ms_ssim}
+
+
+def achieved(x: Tensor, x_adv: Tensor) -> dict[str, Tensor]:
+    """What a perturbation really is: ``linf`` and ``rms`` (on [0, 1]) and ``psnr_input`` (dB) per image [B]."""
+    delta = (x_adv - x).double().flatten(1)
+    return {"linf": delta.abs().amax(1), "rms": delta.pow(2).mean(1).sqrt(), "psnr_input": psnr(x, x_adv)}
+
+
+def quality_table(codec, x: Images, names: list[str] | None = None) -> pd.DataFrame:
+    """A row per image: ``bpp`` (real bytes over original pixels), ``psnr``, ``ssim``, ``ms_ssim`` of one codec."""
+    coded = codec.roundtrip(x)
+    rows = []
+    for k, (image, x_hat, bpp) in enumerate(zip(x, coded.x_hat, real_bpp(coded.streams, x), strict=True)):
+        row = {"image": names[k] if names else k, **describe(codec), "bpp": bpp}
+        row |= {n: float(f(image[None], x_hat[None])) for n, f in QUALITIES.items()}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def describe(codec) -> dict:
+    """Which codec a row is about: name, quality, λ, where its weights come from and their SHA-256."""
+    weights = getattr(codec, "weights", None)
+    return {
+        "codec": codec.name,
+        "quality": codec.quality,
+        "lmbda": codec.lmbda,
+        "weights": weights.source if weights else "",
+        "weights_sha256": weights.sha256 if weights else "",
+    }
+
+
+def before_after(codec, x: Images, x_adv: Images, names: list[str] | None = None, real_rate: bool = True) -> pd.DataFrame:
+    """What an attack did to a codec: a DataFrame with one row per image.
+
+    Parameters: x, x_adv [B, 3, H, W] (or lists of [3, H, W]) in [0, 1], source and attacked; ``names`` of the images;
+    ``real_rate=False`` leaves out the real bitstreams (and their columns), which saves the entropy coding.
+
+    Columns, with C the codec and Q a full-reference quality (``psnr`` in dB, ``ssim``, ``ms_ssim``):
+    ``Q_clean`` Q(x, C(x)) · ``Q_source`` Q(x, C(x')) · ``Q_own`` Q(x', C(x')) · ``Q_recon`` Q(C(x), C(x')) ·
+    ``Q_input`` Q(x, x') · ``Q_oracle`` Q(C(x), x') · ``delta_source``, ``delta_own``, ``delta_amp`` (dB; with a suffix
+    ``_ssim``, ``_ms_ssim`` for the others), where ``delta_amp`` is also the vulnerability index VI for PSNR ·
+    ``psnr_drop_percent`` · ``delta_d``, ``delta_d_rel`` the rise of the codec's own MSE on the 0–255 scale ·
+    ``bpp_clean``, ``bpp_attacked`` (real bytes over original pixels), ``delta_r``, ``delta_r_rel``, ``bpp_ratio`` ·
+    ``linf``, ``rms`` of the perturbation · ``blow_up`` (psnr_recon below 15 dB).
+    """
+    if isinstance(x, Tensor) != isinstance(x_adv, Tensor) or len(x) != len(x_adv):
+        raise ValueError("x and x_adv must be two batches of the same shape, or two lists of the same length")
+    if real_rate:
+        clean, attacked = codec.roundtrip(x), codec.roundtrip(x_adv)
+        rates = list(zip(real_bpp(clean.streams, x), real_bpp(attacked.streams, x), strict=True))
+        clean, attacked = clean.x_hat, attacked.x_hat
+    else:
+        clean, attacked, rates = codec.reconstruct(x), codec.reconstruct(x_adv), None
+    rows = []
+    for k in range(len(x)):
+        a, b, c, d = (part[k][None] for part in (x, x_adv, clean, attacked))
+        row = {"image": names[k] if names else k, **describe(codec)}
+        row |= _qualities(a, b, c, d)
+        own, own_clean = (255**2 * float(mse(*pair)) for pair in ((b, d), (a, c)))
+        row["delta_d"] = own - own_clean
+        row["delta_d_rel"] = (own - own_clean) / own_clean if own_clean else math.nan
+        if rates:
+            before, after = rates[k]
+            row |= {"bpp_clean": before, "bpp_attacked": after, "delta_r": after - before,
+                    "delta_r_rel": (after - before) / before, "bpp_ratio": after / before}  # fmt: skip
+        row |= {n: float(v) for n, v in achieved(a, b).items() if n != "psnr_input"}
+        row["blow_up"] = row["psnr_recon"] < BLOW_UP
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _qualities(x: Tensor, x_adv: Tensor, clean: Tensor, attacked: Tensor) -> dict[str, float]:
+    pairs = {"clean": (x, clean), "source": (x, attacked), "own": (x_adv, attacked),
+             "recon": (clean, attacked), "input": (x, x_adv), "oracle": (clean, x_adv)}  # fmt: skip
+    row = {}
+    for q, f in QUALITIES.items():
+        value = {p: float(f(*pair)) for p, pair in pairs.items()}
+        row |= {f"{q}_{p}": v for p, v in value.items()}
+        suffix = "" if q == "psnr" else f"_{q}"
+        row[f"delta_source{suffix}"] = value["clean"] - value["source"]
+        row[f"delta_own{suffix}"] = value["clean"] - value["own"]
+        row[f"delta_amp{suffix}"] = value["input"] - value["recon"]
+    row["psnr_drop_percent"] = 100 * row["delta_source"] / row["psnr_clean"]
+    return row

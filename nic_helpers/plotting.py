@@ -1,0 +1,141 @@
+"""One theme, one colour and marker per codec, and a function for each kind of figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from nic_helpers.images import to_uint8
+
+# Okabe and Ito's colour-blind safe palette
+_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY, _YELLOW, _BLACK, _GREY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A900", "#000000", "#7F7F7F",
+)  # fmt: skip
+#: codec -> (colour, marker); never changed from figure to figure.
+STYLES: dict[str, tuple[str, str]] = {
+    "bmshj2018-factorized": (_SKY, "v"),
+    "bmshj2018-hyperprior": (_BLUE, "o"),
+    "mbt2018-mean": (_GREEN, "s"),
+    "mbt2018": (_YELLOW, "D"),
+    "cheng2020-anchor": (_RED, "^"),
+    "cheng2020-attn": (_PURPLE, "P"),
+    "jpeg": (_BLACK, "x"),
+    "jpeg-plain": (_GREY, "+"),
+    "jpeg2000": (_GREY, "1"),
+    "webp": (_ORANGE, "2"),
+    "avif": (_GREEN, "3"),
+}
+CLASSICAL_LINE = "--"
+
+
+def style(codec: str) -> dict:
+    """Matplotlib's colour and marker of a codec."""
+    colour, marker = STYLES.get(codec, (_GREY, "."))
+    return {"color": colour, "marker": marker}
+
+
+def set_theme() -> None:
+    """The look of every figure."""
+    sns.set_theme(context="notebook", style="whitegrid", palette=[_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY])
+    plt.rcParams.update(
+        {"figure.dpi": 90, "savefig.dpi": 150, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
+         "axes.titlesize": 12, "axes.labelsize": 11, "legend.fontsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9,
+         "pdf.fonttype": 42, "lines.markersize": 6}
+    )  # fmt: skip
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write ``path``.png and ``path``.pdf."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path.with_suffix(".png"))
+    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
+
+
+def caption(figure: Figure, text: str) -> None:
+    """A line of small print under a figure: what it is based on."""
+    figure.supxlabel(text, fontsize=8, color="0.35")
+
+
+def picture_grid(rows: Sequence[Sequence[Tensor | None]], titles: Sequence[Sequence[str]], width: float = 3.0) -> Figure:
+    """A grid of images [3, H, W], each with its title; None leaves a place empty."""
+    columns = max(len(r) for r in rows)
+    height, w = next(im for r in rows for im in r if im is not None).shape[1:]
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(width * columns, (width * height / w + 0.45) * len(rows)), squeeze=False
+    )
+    for i, row in enumerate(rows):
+        for j in range(columns):
+            axes[i, j].axis("off")
+            if j < len(row) and row[j] is not None:
+                axes[i, j].imshow(to_uint8(row[j]), interpolation="nearest")
+                axes[i, j].set_title(titles[i][j], fontsize=10)
+    return figure
+
+
+def amplified(difference: Tensor, gain: float) -> Tensor:
+    """A perturbation [3, H, W] as a picture: ½ + gain·difference, clamped."""
+    return (0.5 + gain * difference).clamp(0, 1)
+
+
+def rd_curves(table: pd.DataFrame, quality: str = "psnr", ax=None, published: pd.DataFrame | None = None):
+    """Rate–distortion curves, a line a codec, each point the mean over images at one quality.
+
+    ``table``: rows with ``codec``, ``quality``, ``bpp``, ``psnr``, ``ms_ssim`` …; ``published``: rows with ``name``,
+    ``codec`` (whose colour to take), ``bpp`` and the quality, drawn thin and unfilled.
+    """
+    ax = ax or plt.subplots(figsize=(7, 5))[1]
+    means = table.groupby(["codec", "quality"], sort=False)[["bpp", quality]].mean().reset_index()
+    transform = (lambda v: -10 * np.log10(1 - v)) if quality == "ms_ssim" else (lambda v: v)
+    for codec, curve in means.groupby("codec", sort=False):
+        curve = curve.sort_values("bpp")
+        classical = codec.split("-")[0] in ("jpeg", "jpeg2000", "webp", "avif")
+        ax.plot(curve["bpp"], transform(curve[quality]), CLASSICAL_LINE if classical else "-", label=codec,
+                lw=1.2 if classical else 2, **style(codec))  # fmt: skip
+    if published is not None:
+        for name, curve in published.groupby("name", sort=False):
+            look = style(curve["codec"].iloc[0]) | {"markerfacecolor": "none"}
+            ax.plot(curve["bpp"], transform(curve[quality]), ":", lw=1, ms=4, alpha=0.8, label=name, **look)
+    labels = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM, as −10·log₁₀(1 − MS-SSIM) (dB)", "ssim": "SSIM"}
+    ax.set(xlabel="rate (bits per pixel, real bytes)", ylabel=labels[quality])
+    return ax
+
+
+def ladder(table: pd.DataFrame, value: str, ylabel: str, ax=None, clean: str | None = None):
+    """A quantity against ε, a line a codec and quality, with the 95 % interval over images as a band.
+
+    ``table``: rows with ``codec``, ``codec_label``, ``eps_255``, ``attack`` and the value; noise is drawn dotted.
+    """
+    from nic_helpers.stats import summarise
+
+    ax = ax or plt.subplots(figsize=(6, 4.5))[1]
+    means = summarise(table, value, ["codec", "codec_label", "attack", "eps_255"])
+    dashes = {"FGSM": "-", "uniform noise": ":", "sign noise": "--"}
+    for (codec, label, attack), line in means.groupby(["codec", "codec_label", "attack"], sort=False):
+        look = style(codec)
+        ax.plot(line["eps_255"], line["mean"], dashes.get(attack, "-."), label=f"{label}, {attack}", **look)
+        ax.fill_between(line["eps_255"], line["low"], line["high"], color=look["color"], alpha=0.12, lw=0)
+    if clean:
+        for (codec, label), group in table.groupby(["codec", "codec_label"], sort=False):
+            ax.axhline(group[clean].mean(), lw=0.8, ls=(0, (1, 3)), color=style(codec)["color"])
+            ax.annotate(f"{label}, clean", (1, group[clean].mean()), fontsize=8, va="bottom", color=style(codec)["color"])
+    ax.set_xscale("log", base=2)
+    steps = sorted(table["eps_255"].unique())
+    ax.set_xticks(steps, [str(int(s)) for s in steps])
+    ax.set(xlabel="ε (8-bit levels, of 255)", ylabel=ylabel)
+    return ax
+
+
+def heat(ax, values, title: str, label: str, cmap: str = "magma", vmin: float | None = None, vmax: float | None = None):
+    """A map [h, w] as an image with its colour bar."""
+    shown = ax.imshow(np.asarray(values), cmap=cmap, interpolation="nearest", vmin=vmin, vmax=vmax)
+    ax.set_title(title, fontsize=10)
+    ax.axis("off")
+    ax.figure.colorbar(shown, ax=ax, label=label, shrink=0.8)
+    return ax

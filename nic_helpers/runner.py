@@ -1,0 +1,256 @@
+"""The headless run: papermill through the notebooks in order, with a table at the end.
+
+    python -m nic_helpers.runner --profile quick        (what ./run_all.sh calls)
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from nic_helpers.settings import PROJECT, data_dir
+
+PROFILES = ("quick", "standard", "full")
+
+
+class UsageError(ValueError):
+    """Something asked for on the command line that is not there."""
+
+
+@dataclass
+class Job:
+    """One notebook of a run, with the parameters it is given."""
+
+    path: Path
+    parameters: dict
+    key: str
+
+    @property
+    def name(self) -> str:
+        """The notebook's name without its suffix."""
+        return self.path.stem
+
+
+def find_notebooks(folder: Path) -> list[Path]:
+    """The course's notebooks ``NN_topic.ipynb`` in order."""
+    found = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    if not found:
+        raise UsageError(f"no notebooks NN_topic.ipynb in {folder}")
+    return found
+
+
+def select(notebooks: list[Path], only: list[str], start: str | None) -> list[Path]:
+    """Those asked for with --only (numbers or names) and --from, in course order."""
+
+    def find(wanted: str) -> Path:
+        matches = [p for p in notebooks if wanted in (p.stem, p.name, p.stem[:2]) or wanted == p.stem[:2].lstrip("0")]
+        if not matches:
+            raise UsageError(f"no notebook {wanted!r}: there are {', '.join(p.stem for p in notebooks)}")
+        return matches[0]
+
+    chosen = [find(w) for w in only] or list(notebooks)
+    if start:
+        chosen = [p for p in chosen if p >= find(start)]
+        if not chosen:
+            raise UsageError("--only and --from together leave no notebook to run")
+    return sorted(set(chosen))
+
+
+def known_parameters(path: Path) -> dict:
+    """Names and default values (as source text) in a notebook's parameters cell."""
+    from papermill import inspect_notebook
+
+    return {name: info["default"] for name, info in inspect_notebook(str(path)).items()}
+
+
+def parse_value(text: str):
+    """A parameter's value: a Python literal, else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def plan(notebooks: list[Path], profile: str, extra: dict) -> list[Job]:
+    """The jobs of a run; a parameter that no chosen notebook has is an error."""
+    known = {p: known_parameters(p) for p in notebooks}
+    for name in extra:
+        if not any(name in names for names in known.values()):
+            have = sorted({n for names in known.values() for n in names})
+            raise UsageError(f"no chosen notebook has a parameter {name!r}: there are {', '.join(have)}")
+    package = hashlib.sha256()
+    for path in sorted((PROJECT / "nic_helpers").glob("*.py")) + [data_dir() / "checkpoints" / "manifest.json"]:
+        if path.is_file():
+            package.update(path.read_bytes())
+    settings = {k: os.environ.get(k) for k in ("NIC_KODAK_DIR", "NIC_DEVICE", "NIC_REFERENCE_CSV")}
+    jobs = []
+    for path in notebooks:
+        parameters = {k: v for k, v in ({"profile": profile} | extra).items() if k in known[path]}
+        content = json.dumps([parameters, settings], sort_keys=True, default=str).encode() + path.read_bytes()
+        jobs.append(Job(path, parameters, hashlib.sha256(package.digest() + content).hexdigest()))
+    return jobs
+
+
+class State:
+    """What was run to the end, kept in the build folder for --resume."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        try:
+            self.done: dict[str, str] = json.loads(path.read_text())
+        except (OSError, ValueError):
+            self.done = {}
+
+    def record(self, job: Job | None, name: str) -> None:
+        """Note a job as done (or, with None, as not)."""
+        self.done.pop(name, None)
+        if job:
+            self.done[name] = job.key
+        temporary = self.path.with_suffix(".part")
+        temporary.write_text(json.dumps(self.done, indent=1))
+        temporary.replace(self.path)
+
+
+def isolate(build: Path) -> None:
+    """Keep Jupyter, IPython and matplotlib out of the home folder, and the kernel in this environment."""
+    state = build / "state"
+    for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
+        folder = state / name.lower()
+        folder.mkdir(parents=True, exist_ok=True)
+        os.environ[name] = str(folder)
+    # a user-level kernelspec named python3 would otherwise win over the environment's own
+    os.environ |= {"JUPYTER_PREFER_ENV_PATH": "1", "NIC_PREFIX": sys.prefix, "NIC_BUILD_DIR": str(build)}
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+
+
+def execute(job: Job, build: Path) -> None:
+    """Run one notebook into the build folder, then write it as HTML."""
+    import papermill
+
+    output = build / "executed" / job.path.name
+    output.parent.mkdir(parents=True, exist_ok=True)
+    papermill.execute_notebook(
+        str(job.path), str(output), parameters=job.parameters, kernel_name="python3", cwd=str(job.path.parent),
+        progress_bar={"desc": job.name, "ncols": 80, "file": sys.stderr}, log_output=False,
+    )  # fmt: skip
+    write_html(output, build / "html" / f"{job.name}.html")
+
+
+def write_html(notebook: Path, page: Path) -> None:
+    """An executed notebook as one HTML file; links between notebooks lead to their pages."""
+    import nbformat
+    from nbconvert import HTMLExporter
+
+    body, _ = HTMLExporter().from_notebook_node(nbformat.read(notebook, as_version=4))
+    for other in notebook.parent.parent.glob("executed/*.ipynb"):
+        body = body.replace(f'href="{other.name}"', f'href="{other.stem}.html"')
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(body.replace('.ipynb"', '.html"'), encoding="utf-8")
+
+
+def publish(job: Job, build: Path) -> None:
+    """Copy a notebook's figures and tables from the build folder to the committed ones."""
+    for source, target in ((build / "figures", PROJECT / "figures"), (build / "results", data_dir() / "results")):
+        target.mkdir(parents=True, exist_ok=True)
+        for path in source.glob(f"{job.name[:2]}_*"):
+            shutil.copy2(path, target / path.name)
+
+
+def table(rows: list[tuple[str, str, str]]) -> str:
+    """Rows of text in columns."""
+    rows = [("notebook", "seconds", "status"), *rows]
+    widths = [max(len(r[k]) for r in rows) for k in range(2)]
+    return "\n".join(f"{a:<{widths[0]}}  {b:>{widths[1]}}  {c}" for a, b, c in rows)
+
+
+def explain(error: Exception) -> str:
+    """A failed notebook in a few lines: the cell, its source and the error."""
+    if hasattr(error, "ename"):
+        source = "\n".join(f"    {line}" for line in str(error.source).splitlines()[:30])
+        return f"cell [{error.exec_count}]:\n{source}\n{error.ename}: {error.evalue}"
+    return f"{type(error).__name__}: {error}"
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """The command line."""
+    p = argparse.ArgumentParser(prog="run_all.sh", description="Run the course's notebooks in order, headless.")
+    p.add_argument("--profile", default="quick", help="quick (default), standard or full")
+    p.add_argument("--only", action="append", default=[], metavar="NN", help="this notebook alone (may be repeated)")
+    p.add_argument("--from", dest="start", metavar="NN", help="this notebook and those after it")
+    p.add_argument("--resume", action="store_true", help="skip what is unchanged since its last good run")
+    p.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
+    p.add_argument("--publish", action="store_true", help="standard profile: also write figures/ and data/results/")
+    p.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a notebook parameter")
+    return p.parse_args(argv)
+
+
+def main(argv: list[str] | None = None, notebooks: Path | None = None, build: Path | None = None) -> int:
+    """Run; the exit status is 0 if all went well, 1 if a notebook failed, 2 for a usage error."""
+    a = parse(argv)
+    build = build or Path(os.environ.get("NIC_BUILD_DIR") or PROJECT / "build").resolve()
+    try:
+        if a.profile not in PROFILES:
+            raise UsageError(f"no profile {a.profile!r}: there are {', '.join(PROFILES)}")
+        if a.publish and a.profile != "standard":
+            raise UsageError("--publish goes with --profile standard: only that run's figures are committed")
+        extra = {name: parse_value(value) for name, value in a.p}
+        if "profile" in extra:
+            raise UsageError("give the profile with --profile, not -p")
+        chosen = select(find_notebooks(notebooks or PROJECT / "notebooks"), a.only, a.start)
+        jobs = plan(chosen, a.profile, extra)
+    except UsageError as error:
+        print(f"run_all.sh: {error}", file=sys.stderr)
+        return 2
+    build.mkdir(parents=True, exist_ok=True)
+    state = State(build / "state.json")
+    rows: list[tuple[str, str, str]] = []
+    failed = None
+    if not a.dry_run:
+        isolate(build)
+    for k, job in enumerate(jobs):
+        fresh = state.done.get(job.name) == job.key and (build / "html" / f"{job.name}.html").is_file()
+        if failed:
+            rows.append((job.name, "", "not run"))
+        elif a.resume and fresh:
+            if a.publish and not a.dry_run:
+                publish(job, build)
+            rows.append((job.name, "", "unchanged, skipped"))
+        elif a.dry_run:
+            rows.append((job.name, "", "would run: " + (", ".join(f"{n}={v!r}" for n, v in job.parameters.items()))))
+        else:
+            print(f"[{k + 1}/{len(jobs)}] {job.name}", file=sys.stderr, flush=True)
+            began = time.perf_counter()
+            state.record(None, job.name)
+            try:
+                execute(job, build)
+            except Exception as error:
+                failed = error
+                rows.append((job.name, f"{time.perf_counter() - began:.1f}", f"failed: {type(error).__name__}"))
+                continue
+            except KeyboardInterrupt:
+                print(f"\nInterrupted in {job.name}; go on with --resume.", file=sys.stderr)
+                return 130
+            state.record(job, job.name)
+            if a.publish:
+                publish(job, build)
+            rows.append((job.name, f"{time.perf_counter() - began:.1f}", "ok"))
+    print(table(rows))
+    if failed:
+        name = next(r[0] for r in rows if r[2].startswith("failed"))
+        print(f"\n{name} failed in {explain(failed)}\nWhat was finished is in {build}; go on with --resume.", file=sys.stderr)
+        return 1
+    if not a.dry_run:
+        print(f"Executed notebooks, pages and figures: {build}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""Where things are and what they run on: the few settings that come from the environment, each named here once.
+
+``NIC_DATA_DIR``    bundled checkpoints, downloads and results (default: ``data/`` beside the package)
+``NIC_KODAK_DIR``   a folder with kodim01.png … kodim24.png, instead of downloading them
+``NIC_KODAK_URL``   a mirror of the Kodak images
+``NIC_ZOO_URL``     a mirror of CompressAI's model zoo
+``NIC_REFERENCE_CSV`` published rate–distortion points (columns curve, name, bpp, psnr, ms_ssim)
+``NIC_DEVICE``      ``cpu``, ``cuda``, ``cuda:1`` … (default: the first GPU if there is one)
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+def data_dir() -> Path:
+    """The folder that holds ``checkpoints/``, ``results/`` and downloads."""
+    return Path(os.environ.get("NIC_DATA_DIR") or PROJECT / "data")
+
+
+def get_device(device: str | torch.device | None = None) -> torch.device:
+    """The device asked for, else ``NIC_DEVICE``, else the first GPU, else the CPU."""
+    name = device or os.environ.get("NIC_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    chosen = torch.device(name)
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise RuntimeError(f"device {name!r} was asked for, but torch sees no GPU: use device='cpu' or unset NIC_DEVICE")
+    return chosen

@@ -1,0 +1,111 @@
+"""Intervals over images, and comparisons of rate–distortion curves."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+import bjontegaard
+import numpy as np
+import pandas as pd
+from scipy.interpolate import PchipInterpolator
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:.2f} [{self.low:.2f}, {self.high:.2f}]"
+
+
+def bootstrap(values, resamples: int = 10_000, level: float = 0.95, seed: int = 0) -> Interval:
+    """Mean of one value per image with a percentile bootstrap interval over images (NaNs are an error).
+
+    For a paired comparison give the differences. Deterministic for a seed.
+    """
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"bootstrap needs one value per image, got an array of shape {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError("bootstrap got NaN or infinite values: leave those images out, and say so")
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(values.mean()), float(low), float(high))
+
+
+def paired_bootstrap(before, after, **kwargs) -> Interval:
+    """Mean difference after − before over images, with its paired bootstrap interval."""
+    before, after = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
+    if before.shape != after.shape:
+        raise ValueError(f"paired values must match: {before.shape} and {after.shape}")
+    return bootstrap(after - before, **kwargs)
+
+
+def summarise(table: pd.DataFrame, value: str, by: list[str], worst: str = "min") -> pd.DataFrame:
+    """Mean, 95 % interval, worst image and share of blow-ups of one column, for each group of rows."""
+    rows = []
+    for key, group in table.groupby(by, sort=False):
+        interval = bootstrap(group[value])
+        at = group[value].idxmin() if worst == "min" else group[value].idxmax()
+        row = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
+        row |= {"mean": interval.mean, "low": interval.low, "high": interval.high, "worst": group.loc[at, value],
+                "worst_image": group.loc[at, "image"], "images": len(group)}  # fmt: skip
+        if "blow_up" in group:
+            row["blow_ups"] = float(group["blow_up"].mean())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@dataclass(frozen=True)
+class BDRate:
+    """Average rate difference at equal quality, and the range of quality it was averaged over."""
+
+    percent: float
+    low: float
+    high: float
+
+
+def bd_rate(reference: pd.DataFrame, test: pd.DataFrame, quality: str = "psnr", rate: str = "bpp") -> BDRate:
+    """Bjøntegaard delta rate (%, negative: ``test`` needs fewer bits), pchip, over the overlap of the two curves.
+
+    Each curve is a table with a column of rates and one of qualities, one row a point, at least two rows.
+    """
+    reference, test = (c.sort_values(rate) for c in (reference, test))
+    low = max(reference[quality].min(), test[quality].min())
+    high = min(reference[quality].max(), test[quality].max())
+    if low >= high:
+        raise ValueError(f"the curves share no range of {quality}: nothing to average over")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the overlap is reported, not warned about
+        percent = bjontegaard.bd_rate(
+            reference[rate].to_numpy(), reference[quality].to_numpy(), test[rate].to_numpy(), test[quality].to_numpy(),
+            method="pchip", require_matching_points=False, min_overlap=0,
+        )  # fmt: skip
+    return BDRate(float(percent), float(low), float(high))
+
+
+def rate_at(reference: pd.DataFrame, value: float, quality: str = "psnr", rate: str = "bpp") -> float:
+    """Rate at which a curve reaches a quality (pchip on log rate); NaN outside the curve."""
+    curve = reference.sort_values(quality)
+    if not curve[quality].iloc[0] <= value <= curve[quality].iloc[-1]:
+        return float("nan")
+    return float(np.exp(PchipInterpolator(curve[quality], np.log(curve[rate]))(value)))
+
+
+def quality_at(reference: pd.DataFrame, value: float, quality: str = "psnr", rate: str = "bpp") -> float:
+    """Quality that a curve reaches at a rate (pchip on log rate); NaN outside the curve."""
+    curve = reference.sort_values(rate)
+    if not curve[rate].iloc[0] <= value <= curve[rate].iloc[-1]:
+        return float("nan")
+    return float(PchipInterpolator(np.log(curve[rate]), curve[quality])(np.log(value)))
+
+
+def saving(reference: pd.DataFrame, point: pd.Series | dict, quality: str = "psnr", rate: str = "bpp") -> float:
+    """Bytes saved (%, negative is fewer) at one point's own quality against a curve interpolated there."""
+    return 100 * (point[rate] / rate_at(reference, point[quality], quality, rate) - 1)

@@ -1,0 +1,7 @@
+#!/usr/bin/env bash
+# Runs the course: ./run_all.sh [--profile quick|standard|full] [--only 03] [--from 02] [--resume] [--dry-run] …
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$root/.ci/environment.sh"
+prepare_environment "$root"
+exec "$PYTHON" -m nic_helpers.runner "$@"
