@@ -44,7 +44,9 @@ def codec_id(name: str) -> int:
 def pack(name: str, quality: int, weights_sha256: str, height: int, width: int, strings: tuple[bytes, ...]) -> bytes:
     """Build the container."""
     if max(height, width) > LARGEST_SIDE or height * width > MOST_PIXELS:
-        raise ValueError(f"the container holds sides up to {LARGEST_SIDE} and {MOST_PIXELS} pixels, got {height}×{width}")
+        raise ValueError(
+            f"the container holds sides up to {LARGEST_SIDE} and {MOST_PIXELS} pixels, got {height}×{width}"
+        )
     body = _HEADER.pack(MAGIC, VERSION, codec_id(name), quality, bytes.fromhex(weights_sha256[:4]), height, width)
     body += b"".join(struct.pack(">I", len(s)) for s in strings[:-1]) + b"".join(strings)
     return body + struct.pack(">I", zlib.crc32(body))

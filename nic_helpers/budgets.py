@@ -19,7 +19,9 @@ class Linf:
         if not isinstance(self.eps, (int, float)) or not 0 < self.eps <= 1:
             raise ValueError(f"eps must be in (0, 1], got {self.eps!r}: pixels are in [0, 1], write 8/255, not 8")
         if self.levels < 1:
-            raise ValueError(f"eps = {self.eps:.3g} is less than one 8-bit level (1/255 = {1 / 255:.3g}): nothing may change")
+            raise ValueError(
+                f"eps = {self.eps:.3g} is less than one 8-bit level (1/255 = {1 / 255:.3g}): nothing may change"
+            )
 
     @property
     def levels(self) -> int:

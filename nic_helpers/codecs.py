@@ -1,9 +1,9 @@
 """Neural codecs behind one protocol, with real bitstreams and a differentiable path.
 
-    codec = load_codec("bmshj2018-hyperprior", quality=3)
-    streams = codec.encode(x)          # list[bytes], one per image
-    y = codec.decode(streams)          # what the receiver sees
-    out = codec(x)                     # x_hat and estimated bits, differentiable
+codec = load_codec("bmshj2018-hyperprior", quality=3)
+streams = codec.encode(x)          # list[bytes], one per image
+y = codec.decode(streams)          # what the receiver sees
+out = codec(x)                     # x_hat and estimated bits, differentiable
 """
 
 from __future__ import annotations
@@ -179,9 +179,7 @@ class NeuralCodec:
                 one, strings = self._code(y[k : k + 1], None if z is None else z[k : k + 1], encode)
                 latents.append(one)
                 if encode:
-                    streams.append(
-                        bitstream.pack(self.name, self.quality, self.weights.sha256, height, width, strings)
-                    )
+                    streams.append(bitstream.pack(self.name, self.quality, self.weights.sha256, height, width, strings))
             y_hat = torch.cat(latents)
         x_hat = self._synthesise(y_hat, height, width).to(x.device) if synthesis else x
         return Coded(streams, x_hat)

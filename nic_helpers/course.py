@@ -1,8 +1,8 @@
 """What every notebook starts with: the profile resolved to images, settings and folders, and printed.
 
-    run = course.begin("03", profile=profile, seed=seed)
-    run.x            # the profile's images; run.names, run.caption
-    run.save(fig, "epsilon_ladder")
+run = course.begin("03", profile=profile, seed=seed)
+run.x            # the profile's images; run.names, run.caption
+run.save(fig, "epsilon_ladder")
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import platform
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,8 +19,11 @@ import torch
 from torch import Tensor
 
 from nic_helpers import __version__, plotting
+from nic_helpers.exercises import check
 from nic_helpers.images import centre_crop, load_named_images
 from nic_helpers.settings import PROJECT, get_device
+
+__all__ = ["PROFILES", "Run", "begin", "check", "check_environment"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,6 @@ def begin(notebook: str, profile: str = "quick", seed: int = 0, whole: bool = Fa
         raise ValueError(f"unknown profile {profile!r}: there are {', '.join(PROFILES)}")
     chosen, device = PROFILES[profile], get_device()
     plotting.set_theme()
-    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
     images = load_named_images(chosen.images, lossless_only=lossless_only)
     most = min(n for n in (limit, chosen.limit, len(images)) if n is not None)
     if chosen.crop and not whole:
@@ -109,9 +110,34 @@ def begin(notebook: str, profile: str = "quick", seed: int = 0, whole: bool = Fa
     print(f"profile  {profile}: {chosen.says}")
     print(f"images   {run.caption.split(';')[0]}: {', '.join(n.removesuffix('.png') for n in run.names)}")
     print(f"weights  {chosen.weights}    seed  {seed}")
-    gpu = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
+    gpu = (
+        f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else f", {torch.get_num_threads()} threads"
+    )
     print(f"device   {device}{gpu}")
     print(f"versions nic_helpers {__version__}, Python {platform.python_version()}, torch {torch.__version__}, "
           f"compressai {compressai.__version__}")  # fmt: skip
     print(f"python   {Path(sys.prefix).name}")
     return run
+
+
+def check_environment() -> pd.DataFrame:
+    """What the course needs and whether it is there: a table of part, state and what to do otherwise."""
+    from PIL import features
+
+    from nic_helpers.weights import bundled_qualities, load_weights, manifest
+
+    rows = []
+    for name, entry in manifest().items():
+        load_weights(entry["arch"], entry["quality"])  # raises if the file is missing or its hash is wrong
+        rows.append((f"weights {name.removesuffix('.safetensors')}", "hash checked", ""))
+    rows = [(f"bundled weights, {len(rows)} files", "hashes checked", "")]
+    for arch in sorted({v["arch"] for v in manifest().values()}):
+        rows.append((f"  {arch}", "quality " + ", ".join(map(str, bundled_qualities(arch))), ""))
+    for kind in ("jpg", "jpg_2000", "webp", "avif"):
+        rows.append((f"Pillow's {kind}", "yes" if features.check(kind) else "no", "install the pinned Pillow"))
+    kodak = os.environ.get("NIC_KODAK_DIR") or (Path(os.environ.get("NIC_DATA_DIR") or PROJECT / "data") / "kodak")
+    found = len(list(Path(kodak).glob("kodim*.png")))
+    rows.append(("Kodak images", f"{found} of 24 at hand", "fetched by the standard profile, or set NIC_KODAK_DIR"))
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    rows.append(("GPU", gpu, "not needed; the full profile is slow without one"))
+    return pd.DataFrame(rows, columns=["part", "state", "if it is missing"])

@@ -210,7 +210,9 @@ def _kodak() -> dict[str, Tensor]:
     return images
 
 
-def load_named_images(source: str | Path = "bundled", *, lossless_only: bool = False, on_error: str = "skip") -> dict[str, Tensor]:
+def load_named_images(
+    source: str | Path = "bundled", *, lossless_only: bool = False, on_error: str = "skip"
+) -> dict[str, Tensor]:
     """Images by name: ``"bundled"`` (256×256 crops of images that scikit-image installs), ``"kodak"``, or a folder.
 
     Returns name -> [3, H, W] in [0, 1] on the 8-bit grid. ``lossless_only`` leaves out bundled images stored as JPEG.

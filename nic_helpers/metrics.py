@@ -85,7 +85,9 @@ def describe(codec) -> dict:
     }
 
 
-def before_after(codec, x: Images, x_adv: Images, names: list[str] | None = None, real_rate: bool = True) -> pd.DataFrame:
+def before_after(
+    codec, x: Images, x_adv: Images, names: list[str] | None = None, real_rate: bool = True
+) -> pd.DataFrame:
     """What an attack did to a codec: a DataFrame with one row per image.
 
     Parameters: x, x_adv [B, 3, H, W] (or lists of [3, H, W]) in [0, 1], source and attacked; ``names`` of the images;

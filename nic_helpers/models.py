@@ -116,8 +116,6 @@ def gaussian_likelihood(conditional: nn.Module, y: Tensor, scales: Tensor, means
     return conditional.likelihood_lower_bound(conditional._likelihood(y, scales, means))
 
 
-
-
 # ---------------------------------------------------------------------------------------------------------- walks
 @dataclass
 class Walk:

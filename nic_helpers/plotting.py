@@ -63,7 +63,9 @@ def caption(figure: Figure, text: str) -> None:
     figure.supxlabel(text, fontsize=8, color="0.35")
 
 
-def picture_grid(rows: Sequence[Sequence[Tensor | None]], titles: Sequence[Sequence[str]], width: float = 3.0) -> Figure:
+def picture_grid(
+    rows: Sequence[Sequence[Tensor | None]], titles: Sequence[Sequence[str]], width: float = 3.0
+) -> Figure:
     """A grid of images [3, H, W], each with its title; None leaves a place empty."""
     columns = max(len(r) for r in rows)
     height, w = next(im for r in rows for im in r if im is not None).shape[1:]
@@ -124,7 +126,9 @@ def ladder(table: pd.DataFrame, value: str, ylabel: str, ax=None, clean: str | N
     if clean:
         for (codec, label), group in table.groupby(["codec", "codec_label"], sort=False):
             ax.axhline(group[clean].mean(), lw=0.8, ls=(0, (1, 3)), color=style(codec)["color"])
-            ax.annotate(f"{label}, clean", (1, group[clean].mean()), fontsize=8, va="bottom", color=style(codec)["color"])
+            ax.annotate(
+                f"{label}, clean", (1, group[clean].mean()), fontsize=8, va="bottom", color=style(codec)["color"]
+            )
     ax.set_xscale("log", base=2)
     steps = sorted(table["eps_255"].unique())
     ax.set_xticks(steps, [str(int(s)) for s in steps])

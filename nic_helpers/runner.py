@@ -1,6 +1,6 @@
 """The headless run: papermill through the notebooks in order, with a table at the end.
 
-    python -m nic_helpers.runner --profile quick        (what ./run_all.sh calls)
+python -m nic_helpers.runner --profile quick        (what ./run_all.sh calls)
 """
 
 from __future__ import annotations
@@ -87,10 +87,10 @@ def plan(notebooks: list[Path], profile: str, extra: dict) -> list[Job]:
             have = sorted({n for names in known.values() for n in names})
             raise UsageError(f"no chosen notebook has a parameter {name!r}: there are {', '.join(have)}")
     package = hashlib.sha256()
-    for path in sorted((PROJECT / "nic_helpers").glob("*.py")) + [data_dir() / "checkpoints" / "manifest.json"]:
+    for path in [*sorted((PROJECT / "nic_helpers").glob("*.py")), data_dir() / "checkpoints" / "manifest.json"]:
         if path.is_file():
             package.update(path.read_bytes())
-    settings = {k: os.environ.get(k) for k in ("NIC_KODAK_DIR", "NIC_DEVICE", "NIC_REFERENCE_CSV")}
+    settings = {k: os.environ.get(k) for k in ("NIC_KODAK_DIR", "NIC_DEVICE")}
     jobs = []
     for path in notebooks:
         parameters = {k: v for k, v in ({"profile": profile} | extra).items() if k in known[path]}
@@ -126,6 +126,10 @@ def isolate(build: Path) -> None:
         folder = state / name.lower()
         folder.mkdir(parents=True, exist_ok=True)
         os.environ[name] = str(folder)
+    profile = state / "ipythondir" / "profile_default"
+    profile.mkdir(exist_ok=True)
+    # the kernel talks to this machine only; its warning that it does so unencrypted would come with every notebook
+    (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40\n")
     # a user-level kernelspec named python3 would otherwise win over the environment's own
     os.environ |= {"JUPYTER_PREFER_ENV_PATH": "1", "NIC_PREFIX": sys.prefix, "NIC_BUILD_DIR": str(build)}
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
@@ -245,7 +249,10 @@ def main(argv: list[str] | None = None, notebooks: Path | None = None, build: Pa
     print(table(rows))
     if failed:
         name = next(r[0] for r in rows if r[2].startswith("failed"))
-        print(f"\n{name} failed in {explain(failed)}\nWhat was finished is in {build}; go on with --resume.", file=sys.stderr)
+        print(
+            f"\n{name} failed in {explain(failed)}\nWhat was finished is in {build}; go on with --resume.",
+            file=sys.stderr,
+        )
         return 1
     if not a.dry_run:
         print(f"Executed notebooks, pages and figures: {build}")

@@ -4,7 +4,6 @@
 ``NIC_KODAK_DIR``   a folder with kodim01.png … kodim24.png, instead of downloading them
 ``NIC_KODAK_URL``   a mirror of the Kodak images
 ``NIC_ZOO_URL``     a mirror of CompressAI's model zoo
-``NIC_REFERENCE_CSV`` published rate–distortion points (columns curve, name, bpp, psnr, ms_ssim)
 ``NIC_DEVICE``      ``cpu``, ``cuda``, ``cuda:1`` … (default: the first GPU if there is one)
 """
 
@@ -28,5 +27,7 @@ def get_device(device: str | torch.device | None = None) -> torch.device:
     name = device or os.environ.get("NIC_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen = torch.device(name)
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(f"device {name!r} was asked for, but torch sees no GPU: use device='cpu' or unset NIC_DEVICE")
+        raise RuntimeError(
+            f"device {name!r} was asked for, but torch sees no GPU: use device='cpu' or unset NIC_DEVICE"
+        )
     return chosen

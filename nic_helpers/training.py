@@ -13,7 +13,6 @@ import argparse
 import csv
 import json
 import math
-import os
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -150,11 +149,9 @@ def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) ->
     # GDN and IGDN undo each other in the plain codecs; in Cheng2020's the linear branch has no IGDN to undo a GDN
     _near_identity_gdn(model, 1e-4 if residual else 0.01)
     gain = 8.0 * math.sqrt(lmbda / 0.013)
-    if residual:
-        stages = _pca_residual(model, x, gain)
-    else:
-        stages = _pca_plain(model, x, gain)
-    _start_entropy_model(ARCHITECTURES[arch_name], model, x, *stages)
+    stages = _pca_residual if residual else _pca_plain
+    latents, _ = stages(model, x, gain)
+    _start_entropy_model(ARCHITECTURES[arch_name], model, latents)
 
 
 def _pca_plain(model: nn.Module, x: Tensor, gain: float) -> tuple[Tensor, int]:
@@ -212,7 +209,7 @@ def _pca_residual(model: nn.Module, x: Tensor, gain: float) -> tuple[Tensor, int
     return v, active
 
 
-def _start_entropy_model(arch, model: nn.Module, y: Tensor, latent: Tensor, active: int) -> None:
+def _start_entropy_model(arch, model: nn.Module, latent: Tensor) -> None:
     """Scales start at the latents' standard deviations, means at zero, z at a spread of about 2."""
     spread = latent.std((0, 2, 3)).clamp_min(0.11)
     if not arch.side_information:
@@ -230,7 +227,9 @@ def _start_entropy_model(arch, model: nn.Module, y: Tensor, latent: Tensor, acti
 
 
 # ------------------------------------------------------------------------------------------------------ training
-def rate_distortion_loss(arch, model, x: Tensor, lmbda: float, amp, quantise=add_noise) -> tuple[Tensor, Tensor, Tensor]:
+def rate_distortion_loss(
+    arch, model, x: Tensor, lmbda: float, amp, quantise=add_noise
+) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, bpp, mse): R + λ·255²·MSE, R in bits per pixel, MSE on [0, 1]."""
     w = walk(arch, model, x, quantise, amp=amp)
     bpp = sum(b.sum() for b in w.bits().values()) / (x.size(0) * x.size(2) * x.size(3))
@@ -250,7 +249,7 @@ def learning_rate(s: Settings, step: int) -> float:
 def _write_atomically(path: Path, write) -> None:
     temporary = path.with_name(path.name + ".part")
     write(temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 @torch.no_grad()

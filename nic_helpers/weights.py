@@ -27,7 +27,16 @@ from nic_helpers.models import ARCHITECTURES, LAMBDAS
 from nic_helpers.settings import data_dir
 
 #: Coding tables are rebuilt after loading, never trusted from a file; GDN's constants belong to the code.
-_REBUILT = ("_offset", "_quantized_cdf", "_cdf_length", "scale_table", "scale_bound", "lower_bound", "pedestal", ".target")
+_REBUILT = (
+    "_offset",
+    "_quantized_cdf",
+    "_cdf_length",
+    "scale_table",
+    "scale_bound",
+    "lower_bound",
+    "pedestal",
+    ".target",
+)
 #: Kept in float32 in a half-precision file: stored as square roots with floors below half's normal range.
 _FULL_PRECISION = ("beta", "gamma", "entropy_bottleneck.")
 MANIFEST = "manifest.json"
@@ -166,7 +175,7 @@ def save_weights(path: Path, state: dict[str, Tensor], card: dict[str, str]) -> 
         kept[name] = value.detach().cpu().to(torch.float32 if full else torch.float16).contiguous()
     temporary = path.with_name(path.name + ".part")
     save_file(kept, temporary, metadata={k: str(v) for k, v in card.items()})
-    os.replace(temporary, path)
+    temporary.replace(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -1,0 +1,31 @@
+"""Published rate–distortion points on Kodak, to draw beside our own."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from nic_helpers.settings import data_dir
+
+#: Our codec's name -> the published curve of the same codec, all from CompressAI's results/image/kodak.
+CURVES = {
+    "bmshj2018-factorized": "compressai-bmshj2018-factorized_mse_cuda",
+    "bmshj2018-hyperprior": "compressai-bmshj2018-hyperprior_mse_cuda",
+    "mbt2018-mean": "compressai-mbt2018-mean_mse_cuda",
+    "mbt2018": "compressai-mbt2018_mse_cuda",
+    "cheng2020-anchor": "compressai-cheng2020-anchor_mse_cuda",
+    "cheng2020-attn": "compressai-cheng2020-attn_mse_cuda",
+    "jpeg-plain": "jpeg",
+    "jpeg2000": "jpeg2000",
+    "webp": "webp",
+    "vvc": "vtm",
+}
+
+
+def published(codecs: list[str]) -> pd.DataFrame:
+    """Published points of the given codecs: columns ``codec``, ``name`` (for a legend), ``bpp``, ``psnr``, ``ms_ssim``."""
+    table = pd.read_csv(data_dir() / "reference" / "kodak_published_rd.csv")
+    parts = [
+        table[table["curve"] == CURVES[c]].assign(codec=c, name=f"{'VTM (VVC)' if c == 'vvc' else c}, published")
+        for c in codecs
+    ]
+    return pd.concat(parts, ignore_index=True)
