@@ -45,7 +45,9 @@ def uniform_noise(x: Tensor, seed: int) -> Tensor:
     """Noise in [−1, 1] like x, drawn for each image from (seed, its content)."""
     noise = []
     for image in x:
-        generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(to_uint8(image).tobytes()))
+        # torch's CPU generator looks at 32 bits of its seed: both parts must go into them
+        key = zlib.crc32(str(seed).encode(), zlib.crc32(to_uint8(image).tobytes()))
+        generator = torch.Generator().manual_seed(key)
         noise.append(torch.rand(image.shape, generator=generator) * 2 - 1)
     return torch.stack(noise).to(x.device, x.dtype)
 

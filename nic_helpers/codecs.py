@@ -87,8 +87,11 @@ class NeuralCodec:
         self.name, self.quality, self.weights, self.device = name, quality, weights, device
         self.lmbda = weights.lmbda
         self.arch = ARCHITECTURES[name]
-        model = self.arch.build(*weights.widths)
-        missing, unexpected = nn.Module.load_state_dict(model, weights.state, strict=False)
+        try:
+            model = self.arch.build(*weights.widths)
+            missing, unexpected = nn.Module.load_state_dict(model, weights.state, strict=False)
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(f"{weights.file} does not fit {name}: {error}") from error
         missing = [k for k in missing if k in dict(model.named_parameters())]
         if missing or unexpected:
             raise ValueError(f"{weights.file} does not fit {name}: missing {missing[:3]}, unexpected {unexpected[:3]}")

@@ -14,6 +14,7 @@ import csv
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nic_helpers.models import ARCHITECTURES, LAMBDAS, add_noise, round_true, walk
+from nic_helpers.weights import save_weights
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,15 @@ class Settings:
     lmbda: float = field(init=False)
 
     def __post_init__(self):
+        if self.arch not in ARCHITECTURES:
+            raise ValueError(f"unknown architecture {self.arch!r}: there are {', '.join(ARCHITECTURES)}")
+        if self.quality not in LAMBDAS:
+            raise ValueError(f"quality must be one of {', '.join(map(str, LAMBDAS))}, got {self.quality!r}")
+        expected = len(ARCHITECTURES[self.arch].published_widths[1])
+        if len(self.widths) != expected:
+            raise ValueError(
+                f"{self.arch} takes {expected} widths ({'N' if expected == 1 else 'N M'}), got {self.widths}"
+            )
         object.__setattr__(self, "lmbda", LAMBDAS[self.quality])
 
 
@@ -57,9 +68,18 @@ class Crops:
         paths = sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in {".png", ".jpg", ".jpeg", ".webp"})
         if not paths:
             raise FileNotFoundError(f"no training images in {folder}: give a folder of PNG or JPEG files with --data")
+        self.paths = paths
         self.images = [np.asarray(Image.open(p).convert("RGB")) for p in paths]
         area = np.array([im.shape[0] * im.shape[1] for im in self.images], dtype=float)
         self.probability = area / area.sum()
+
+    def check(self, size: int) -> None:
+        """Raise a ValueError that names the images smaller than a crop."""
+        small = [p.name for p, im in zip(self.paths, self.images, strict=True) if min(im.shape[:2]) < size]
+        if small:
+            raise ValueError(
+                f"training images smaller than the crop: {', '.join(small[:5])} (below {size} pixels a side)"
+            )
 
     def batch(self, n: int, size: int, seed: int, step: int) -> Tensor:
         """n crops [n, 3, size, size] in [0, 1], each mirrored with probability ½."""
@@ -150,11 +170,11 @@ def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) ->
     _near_identity_gdn(model, 1e-4 if residual else 0.01)
     gain = 8.0 * math.sqrt(lmbda / 0.013)
     stages = _pca_residual if residual else _pca_plain
-    latents, _ = stages(model, x, gain)
+    latents = stages(model, x, gain)
     _start_entropy_model(ARCHITECTURES[arch_name], model, latents)
 
 
-def _pca_plain(model: nn.Module, x: Tensor, gain: float) -> tuple[Tensor, int]:
+def _pca_plain(model: nn.Module, x: Tensor, gain: float) -> Tensor:
     v, active = x, 3
     convs = [m for m in model.g_a if isinstance(m, nn.Conv2d)]
     deconvs = [m for m in model.g_s if isinstance(m, nn.ConvTranspose2d)][::-1]
@@ -167,10 +187,10 @@ def _pca_plain(model: nn.Module, x: Tensor, gain: float) -> tuple[Tensor, int]:
             _set_transposed(deconvs[k], parts, mean, scale)
             active = len(parts)
         v = module(v)
-    return v, active
+    return v
 
 
-def _pca_residual(model: nn.Module, x: Tensor, gain: float) -> tuple[Tensor, int]:
+def _pca_residual(model: nn.Module, x: Tensor, gain: float) -> Tensor:
     v, active = x, 3
     downs = [m for m in model.g_a if isinstance(m, (ResidualBlockWithStride, nn.Conv2d))]
     ups = [m for m in model.g_s if isinstance(m, (ResidualBlockUpsample, nn.Sequential))][::-1]
@@ -178,8 +198,8 @@ def _pca_residual(model: nn.Module, x: Tensor, gain: float) -> tuple[Tensor, int
         if isinstance(m, ResidualBlock):
             _shrink(m.conv2, 0.01)
         elif isinstance(m, AttentionBlock):
-            _shrink(m.conv_a[-1].conv[-1], 0.01)
-            m.conv_b[-1].bias.data.fill_(-2.0)  # sigmoid(−2): the gate starts mostly closed
+            _shrink(m.conv_b[-1], 0.1)
+            m.conv_b[-1].bias.data.fill_(-5.0)  # sigmoid(−5): the gate starts all but closed
     for module in model.g_a:
         if module in downs:
             k = downs.index(module)
@@ -206,7 +226,7 @@ def _pca_residual(model: nn.Module, x: Tensor, gain: float) -> tuple[Tensor, int
     for up in ups:
         if isinstance(up, ResidualBlockUpsample):
             _shrink(up.conv, 0.01)
-    return v, active
+    return v
 
 
 def _start_entropy_model(arch, model: nn.Module, latent: Tensor) -> None:
@@ -266,11 +286,19 @@ def validate(arch, model, images: Crops, lmbda: float, size: int = 256) -> dict[
     return {"val_loss": loss, "val_bpp": bpp, "val_psnr": -10 * math.log10(mse)}
 
 
-def train(s: Settings, data: Path, out: Path, val: Path | None = None, device: str = "cpu", every: int = 500) -> Path:
-    """Run (or go on with) one training; returns the path of its last state."""
+def train(
+    s: Settings, data: Path, out: Path, val: Path | None = None, device: str = "cpu", every: int = 500,
+    on_step: Callable[[int], None] | None = None,
+) -> Path:  # fmt: skip
+    """Run (or go on with) one training; returns the path of its last state, beside which lie its weights.
+
+    ``data``, ``val``: folders of images; ``every``: steps between checkpoints (and rows of the log); ``on_step`` is
+    called with the number of steps done after each.
+    """
     out.mkdir(parents=True, exist_ok=True)
     arch, device = ARCHITECTURES[s.arch], torch.device(device)
     crops = Crops(data)
+    crops.check(s.crop)
     val_crops = Crops(val) if val else None
     torch.manual_seed(s.seed)
     model = arch.build(*s.widths)
@@ -329,7 +357,25 @@ def train(s: Settings, data: Path, out: Path, val: Path | None = None, device: s
                    "lmbda": s.lmbda, "optimiser": optimiser.state_dict(),
                    "model": {k: v.contiguous() for k, v in model.state_dict().items()}}  # fmt: skip
             _write_atomically(state_path, lambda p, new=new: torch.save(new, p))
+        if on_step:
+            on_step(done)
+    export(state_path, state_path.with_name("weights.safetensors"))
     return state_path
+
+
+def export(state_path: Path, target: Path) -> None:
+    """Write a run's state as half-precision weights with its card in the header."""
+    state = torch.load(state_path, map_location="cpu", weights_only=True)
+    settings = json.loads(state["settings"])
+    card = {k: settings[k] for k in ("arch", "quality", "lmbda", "batch", "crop", "lr", "seed")}
+    card |= {
+        "steps": state["step"],
+        "widths": " ".join(map(str, settings["widths"])),
+        "seconds": round(state["seconds"]),
+    }
+    if settings["start"]:
+        card["start"] = "/".join(Path(settings["start"]).parts[-2:])
+    save_weights(target, state["model"], card)
 
 
 def _append_row(path: Path, row: dict) -> None:

@@ -1,0 +1,82 @@
+"""What the tests share: small images, bundled codecs, and untrained codecs of every architecture."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import threading
+
+import pytest
+import torch
+
+from nic_helpers import load_codec, load_images
+from nic_helpers.codecs import NeuralCodec
+from nic_helpers.models import ARCHITECTURES
+from nic_helpers.training import pca_initialise
+from nic_helpers.weights import Weights
+
+WIDTHS = {"cheng2020-anchor": (12,), "cheng2020-attn": (12,)}
+
+
+@pytest.fixture(scope="session")
+def x() -> torch.Tensor:
+    """Three different 64×64 crops [3, 3, 64, 64] of the bundled images."""
+    return torch.stack([im[:, 64:128, 64:128] for im in load_images("bundled")[:3]])
+
+
+@pytest.fixture(scope="session")
+def hyperprior() -> NeuralCodec:
+    """The bundled hyperprior at quality 3."""
+    return load_codec("bmshj2018-hyperprior", 3, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def cheng() -> NeuralCodec:
+    """The bundled cheng2020-anchor at quality 3."""
+    return load_codec("cheng2020-anchor", 3, device="cpu")
+
+
+@functools.cache
+def untrained(arch: str) -> NeuralCodec:
+    """A small codec of an architecture with its principal-component start, no training."""
+    torch.manual_seed(0)
+    model = ARCHITECTURES[arch].build(*WIDTHS.get(arch, (12, 16)))
+    crops = torch.stack([im[:, :128, :128] for im in load_images("bundled")])
+    pca_initialise(arch, model, crops, 0.0067)
+    return NeuralCodec(arch, 3, Weights(model.state_dict(), "test", arch, "ab" * 32, 0.0067), torch.device("cpu"))
+
+
+@pytest.fixture(params=list(ARCHITECTURES))
+def any_codec(request) -> NeuralCodec:
+    """An untrained codec of each architecture."""
+    return untrained(request.param)
+
+
+@pytest.fixture
+def serve(tmp_path):
+    """A function that serves a folder over HTTP on the loopback interface; returns the address."""
+    servers = []
+
+    def start(folder) -> str:
+        class Quiet(http.server.SimpleHTTPRequestHandler):
+            def log_message(self, *args):
+                pass
+
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        servers.append(server)
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def closed_port() -> str:
+    """An address where nothing listens."""
+    server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+    port = server.server_port
+    server.server_close()
+    return f"http://127.0.0.1:{port}"

@@ -1,0 +1,172 @@
+import pytest
+import torch
+
+from nic_helpers import attacks, load_images, metrics
+from nic_helpers.budgets import Linf
+from nic_helpers.images import to_8bit
+from nic_helpers.objectives import Distortion, Rate
+
+EPS = 8 / 255
+ALL = [
+    attacks.RandomNoise(EPS),
+    attacks.RandomNoise(EPS, kind="sign"),
+    attacks.FGSM(EPS),
+    attacks.PGD(EPS, steps=3),
+    attacks.PGD(EPS, alpha=2 / 255, steps=3, restarts=2),
+]
+
+
+@pytest.fixture(scope="module")
+def crops():
+    """Four 128×128 crops [4, 3, 128, 128] of the bundled images."""
+    return torch.stack([im[:, 64:192, 64:192] for im in load_images("bundled")[:4]])
+
+
+def damage(codec, x, attack, objective=None):
+    """PSNR between the outputs, mean over images: lower is stronger."""
+    result = attack(codec, x, objective)
+    return metrics.psnr(codec.reconstruct(x), codec.reconstruct(result.x_adv)).mean().item()
+
+
+# --------------------------------------------------------------------------------------------------------- budgets
+@pytest.mark.parametrize("eps", [0, -1 / 255, 1.1, 8, float("nan"), "8"])
+def test_eps_outside_0_to_1_is_refused(eps):
+    with pytest.raises(ValueError, match="eps must be in"):
+        Linf(eps)
+
+
+def test_eps_below_one_level_is_refused():
+    with pytest.raises(ValueError, match="less than one 8-bit level"):
+        attacks.FGSM(0.5 / 255)
+
+
+@pytest.mark.parametrize("levels", range(1, 256))
+def test_every_level_is_counted_exactly(levels):
+    assert Linf(levels / 255).levels == levels
+
+
+def test_rounding_stays_inside_the_ball():
+    x = to_8bit(torch.rand(2, 3, 16, 16))
+    for eps in (1 / 255, 2.9 / 255, 8 / 255):
+        budget = Linf(eps)
+        x_adv = budget.to_8bit(budget.project(x + torch.randn_like(x), x), x)
+        assert (x_adv - x).abs().max() <= eps + 1e-6
+        assert torch.equal(x_adv, to_8bit(x_adv))
+
+
+# --------------------------------------------------------------------------------------------------------- attacks
+@pytest.mark.parametrize("attack", ALL, ids=str)
+@pytest.mark.parametrize("name", ["hyperprior", "cheng"])
+def test_results_are_8bit_images_inside_the_budget(name, attack, x, request):
+    result = attack(request.getfixturevalue(name), x)
+    assert result.x_adv.shape == x.shape and torch.equal(result.x_adv, to_8bit(result.x_adv))
+    assert (result.x_adv - x).abs().max() <= EPS + 1e-6
+    torch.testing.assert_close(result.linf, (result.x_adv - x).abs().flatten(1).amax(1).double())
+    assert result.objective.shape == (len(x),)
+
+
+@pytest.mark.parametrize("attack", ALL, ids=str)
+def test_a_batch_equals_its_images_one_by_one_and_a_rerun(attack, hyperprior, x):
+    together = attack(hyperprior, x).x_adv
+    assert torch.equal(together, attack(hyperprior, x).x_adv)
+    alone = torch.cat([attack(hyperprior, x[k : k + 1]).x_adv for k in range(len(x))])
+    # a sign may flip where a batched convolution's last bit meets a zero gradient
+    assert (together != alone).float().mean() < 1e-3
+
+
+def test_the_seed_matters(hyperprior, x):
+    assert not torch.equal(
+        attacks.PGD(EPS, seed=0, steps=2)(hyperprior, x).x_adv, attacks.PGD(EPS, seed=1, steps=2)(hyperprior, x).x_adv
+    )
+
+
+@pytest.mark.parametrize("name", ["hyperprior", "cheng"])
+def test_attacks_beat_noise_and_pgd_beats_fgsm(name, crops, request):
+    codec = request.getfixturevalue(name)
+    uniform, sign = (damage(codec, crops, attacks.RandomNoise(EPS, kind=k)) for k in ("uniform", "sign"))
+    fgsm = damage(codec, crops, attacks.FGSM(EPS))
+    pgd = damage(codec, crops, attacks.PGD(EPS, steps=10))
+    assert pgd < fgsm < sign < uniform
+
+
+def test_stronger_with_eps_and_with_steps(hyperprior, crops):
+    by_eps = [damage(hyperprior, crops, attacks.FGSM(level / 255)) for level in (1, 2, 4, 8, 16)]
+    assert by_eps == sorted(by_eps, reverse=True)
+    by_steps = [damage(hyperprior, crops, attacks.PGD(EPS, steps=n)) for n in (1, 4, 16)]
+    assert by_steps == sorted(by_steps, reverse=True)
+
+
+def test_the_best_iterate_is_kept(hyperprior, crops):
+    result = attacks.PGD(EPS, alpha=2 * EPS, steps=6)(hyperprior, crops)
+    torch.testing.assert_close(result.objective.cpu(), result.trace.amax(0))
+    truth = (hyperprior.reconstruct(result.x_adv) - hyperprior.reconstruct(crops)).pow(2).mean((1, 2, 3))
+    torch.testing.assert_close(result.objective, truth, rtol=1e-3, atol=1e-7)
+
+
+def test_restarts_never_hurt_and_cost_what_they_say(hyperprior, crops):
+    one = attacks.PGD(EPS, steps=4)(hyperprior, crops)
+    three = attacks.PGD(EPS, steps=4, restarts=3)(hyperprior, crops)
+    assert (three.objective >= one.objective - 1e-9).all()
+    assert (one.gradients, three.gradients) == (4, 12)
+    assert attacks.FGSM(EPS)(hyperprior, crops[:1]).gradients == 1
+
+
+def test_the_gradient_at_the_source_is_zero_so_fgsm_starts_beside_it(hyperprior, crops):
+    value = Distortion().bind(hyperprior, crops, "ste")
+    assert attacks.value_and_gradient(value, crops, crops, Linf(EPS))[1].abs().max() == 0
+    assert attacks.FGSM(EPS)(hyperprior, crops).linf.min() > 0
+
+
+def test_true_rounding_gives_an_attack_nothing_to_climb(hyperprior, crops):
+    result = attacks.FGSM(EPS, surrogate=None)(hyperprior, crops)
+    assert result.linf.max() == 0
+
+
+@pytest.mark.parametrize("reference", ["clean", "source", "own"])
+def test_each_reference_is_what_its_objective_raises(reference, hyperprior, crops):
+    column = {"clean": "psnr_recon", "source": "psnr_source", "own": "psnr_own"}[reference]
+    rows = {}
+    for name, attack in (("pgd", attacks.PGD(EPS, steps=6)), ("noise", attacks.RandomNoise(EPS))):
+        x_adv = attack(hyperprior, crops, Distortion(reference)).x_adv
+        rows[name] = metrics.before_after(hyperprior, crops, x_adv, real_rate=False)[column].mean()
+    assert rows["pgd"] < rows["noise"]
+
+
+def test_the_rate_attack_inflates_real_bytes_more_than_noise(hyperprior, cheng, crops):
+    for codec in (hyperprior, cheng):
+        ratios = [
+            metrics.before_after(codec, crops, attack(codec, crops, Rate()).x_adv)["bpp_ratio"].mean()
+            for attack in (attacks.PGD(EPS, steps=6), attacks.RandomNoise(EPS, kind="sign"))
+        ]
+        assert ratios[0] > ratios[1]
+
+
+def test_black_white_and_constant_images_have_room_on_one_side_only(hyperprior):
+    for level in (0.0, 1.0, 0.2):
+        x = to_8bit(torch.full((1, 3, 64, 64), level))
+        result = attacks.PGD(EPS, steps=3)(hyperprior, x)
+        assert 0 < result.linf.item() <= EPS + 1e-6 and torch.isfinite(result.x_adv).all()
+
+
+def test_lists_of_different_sizes(hyperprior, x):
+    result = attacks.FGSM(EPS)(hyperprior, [x[0], x[1, :, :32, :48]])
+    assert [v.shape for v in result.x_adv] == [(1, 3, 64, 64), (1, 3, 32, 48)]
+
+
+def test_bad_settings_and_inputs(hyperprior, x):
+    for bad in ({"steps": 0}, {"restarts": 0}, {"alpha": 0}, {"alpha": -0.1}, {"alpha": 3 * EPS}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            attacks.PGD(EPS, **bad)
+    with pytest.raises(ValueError, match="kind must be"):
+        attacks.RandomNoise(EPS, kind="gauss")
+    with pytest.raises(ValueError, match="reference must be"):
+        Distortion("other")
+    with pytest.raises(ValueError, match="NaN"):
+        attacks.FGSM(EPS)(hyperprior, torch.full_like(x, float("nan")))
+
+
+def test_a_classical_codec_says_how_to_attack_it(x):
+    from nic_helpers import load_codec
+
+    with pytest.raises(TypeError, match="BPDA"):
+        attacks.FGSM(EPS)(load_codec("jpeg"), x)

@@ -1,0 +1,75 @@
+import random
+
+import pytest
+import torch
+
+from nic_helpers import load_codec, load_images
+from nic_helpers.bitstream import BitstreamError
+from nic_helpers.classical import CLASSICAL
+from nic_helpers.codecs import real_bpp
+from nic_helpers.metrics import psnr
+
+
+@pytest.fixture(scope="module")
+def image():
+    return load_images("bundled")[2][None]
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_qualities_are_ordered_by_rate(name, image):
+    rates, qualities = [], []
+    for q in CLASSICAL[name].qualities[::3]:
+        coded = load_codec(name, q).roundtrip(image)
+        rates += real_bpp(coded.streams, image)
+        qualities.append(psnr(image, coded.x_hat).item())
+    assert rates == sorted(rates) and qualities == sorted(qualities)
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+@pytest.mark.parametrize("size", [(1, 1), (17, 31), (5000, 40)])
+def test_any_size_comes_back(name, size):
+    x = torch.rand(1, 3, *size)
+    codec = load_codec(name)
+    coded = codec.roundtrip(x)
+    assert coded.x_hat.shape == x.shape
+    assert torch.equal(codec.decode(coded.streams), codec.reconstruct(x))
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_foreign_and_empty_files_are_refused(name, image):
+    codec = load_codec(name)
+    other = load_codec("webp" if name != "webp" else "jpeg").encode(image)[0]
+    for stream in (b"", b"text", other):
+        with pytest.raises(BitstreamError):
+            codec.decode([stream])
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_damaged_files_never_crash(name, image):
+    codec, rng = load_codec(name), random.Random(0)
+    stream = codec.encode(image)[0]
+    for _ in range(50):
+        damaged = bytearray(stream[: rng.randrange(1, len(stream) + 1)])
+        for _ in range(3):
+            damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        try:
+            codec.decode([bytes(damaged)])
+        except BitstreamError:
+            continue
+
+
+@pytest.mark.parametrize("quality", [0, 101, -3, "high", float("nan")])
+def test_bad_qualities_name_the_scale(quality):
+    with pytest.raises(ValueError, match="quality 1–100"):
+        load_codec("jpeg", quality)
+
+
+def test_optimised_jpeg_is_the_same_picture_in_fewer_bytes(image):
+    ours, plain = (load_codec(n, 50).roundtrip(image) for n in ("jpeg", "jpeg-plain"))
+    assert torch.equal(ours.x_hat, plain.x_hat) and len(ours.streams[0]) < len(plain.streams[0])
+
+
+def test_no_gradient_is_said_plainly(image):
+    for call in (lambda c: c(image), lambda c: c.reconstruct(image, surrogate="ste")):
+        with pytest.raises(TypeError, match="not differentiable"):
+            call(load_codec("avif"))

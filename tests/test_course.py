@@ -1,0 +1,69 @@
+import json
+
+import matplotlib
+import pandas as pd
+import pytest
+import torch
+
+from nic_helpers import course, plotting, reference, widgets
+
+matplotlib.use("Agg")
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("NIC_BUILD_DIR", str(tmp_path))
+    return course.begin("03", "quick", seed=4)
+
+
+def test_begin_prints_what_it_resolved(run, capsys):
+    said = capsys.readouterr().out
+    for part in ("profile  quick", "images   4 bundled images, 192×192", "seed  4", "torch", "device   "):
+        assert part in said
+    assert run.x.shape == (4, 3, 192, 192) and "bundled weights" in run.caption
+
+
+def test_an_unknown_profile_says_what_there_is():
+    with pytest.raises(ValueError, match="quick, standard, full"):
+        course.begin("00", "fast")
+
+
+def test_figures_and_tables_go_to_the_build_folder(run, tmp_path):
+    figure = plotting.picture_grid([[run.x[0], None]], [["a", ""]])
+    run.save(figure, "grid")
+    run.save_table(pd.DataFrame({"a": [1.23456789]}), "t")
+    names = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*"))
+    assert names == ["figures/03_grid.pdf", "figures/03_grid.png", "results/03_t.csv"]
+
+
+def test_the_environment_table_names_every_bundled_codec():
+    table = course.check_environment()
+    assert table["state"].str.contains("hashes checked").any() and table["part"].str.contains("cheng2020-anchor").any()
+
+
+def test_every_codec_has_its_own_colour_and_marker():
+    looks = list(plotting.STYLES.values())
+    assert len(set(looks)) == len(looks)
+
+
+def test_published_points_are_read_by_our_names():
+    table = reference.published(["bmshj2018-hyperprior", "jpeg-plain"])
+    assert set(table["codec"]) == {"bmshj2018-hyperprior", "jpeg-plain"}
+    assert table[["bpp", "psnr", "ms_ssim"]].notna().all().all()
+
+
+def test_the_slider_shows_the_frame_that_was_chosen():
+    frames = [torch.zeros(3, 8, 8), torch.ones(3, 8, 8)]
+    box = widgets.frame_slider(frames, ["a", "b"], ["first", "second"])
+    slider, image, text = box.children
+    before = image.value
+    slider.value = 1
+    assert image.value != before and text.value == "second" and slider.continuous_update is False
+    with pytest.raises(ValueError, match="as many"):
+        widgets.frame_slider(frames, ["a"], ["b"])
+
+
+def test_the_committed_tables_are_readable():
+    for path in (course.PROJECT / "data" / "results").glob("*.csv"):
+        assert len(pd.read_csv(path))
+    assert json.loads((course.PROJECT / "data" / "checkpoints" / "manifest.json").read_text())

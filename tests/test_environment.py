@@ -1,0 +1,103 @@
+import os
+import re
+import stat
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+
+from nic_helpers.settings import PROJECT, get_device
+
+PYPROJECT = tomllib.loads((PROJECT / "pyproject.toml").read_text())
+DIRECT = PYPROJECT["project"]["dependencies"] + PYPROJECT["project"]["optional-dependencies"]["test"]
+
+
+def name_of(requirement):
+    return re.split(r"[=<>\[ ;]", requirement)[0].lower().replace("_", "-")
+
+
+def test_every_dependency_is_pinned_and_said_to_be_for_something():
+    text = (PROJECT / "pyproject.toml").read_text()
+    for requirement in DIRECT:
+        assert re.fullmatch(r"[\w-]+==[\w.]+", requirement), requirement
+        assert re.search(rf'"{re.escape(requirement)}", +# \w', text), f"{requirement}: say what it is for"
+
+
+def test_conda_s_environment_is_the_same_and_names_nothing_twice():
+    conda = yaml.safe_load((PROJECT / "environment.yml").read_text())
+    *plain, pip = conda["dependencies"]
+    assert plain == [f"python{PYPROJECT['project']['requires-python']}", "pip"]
+    assert pip == {"pip": ["-c constraints.txt", "-e .[test]"]}
+
+
+def test_constraints_pin_what_is_installed_and_repeat_nothing():
+    lines = [line for line in (PROJECT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    names = [name_of(line) for line in lines]
+    assert all("==" in line for line in lines) and len(set(names)) == len(names)
+    assert not set(names) & {name_of(r) for r in DIRECT}
+
+
+def test_no_package_beyond_the_declared_is_imported():
+    declared = {name_of(r) for r in DIRECT} | {"nic-helpers", "scikit-image"}
+    alias = {"PIL": "pillow", "skimage": "scikit-image", "pytorch_msssim": "pytorch-msssim", "nbformat": "nbconvert"}
+    for path in (PROJECT / "nic_helpers").glob("*.py"):
+        for module in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(), re.M):
+            if module not in sys.stdlib_module_names and module != "nic_helpers":
+                assert alias.get(module, module).replace("_", "-") in declared, f"{path.name} imports {module}"
+
+
+# --------------------------------------------------------------------------------------------------- the scripts
+def fake(folder, name, body):
+    path = folder / name
+    path.write_text(f"#!/bin/sh\n{body}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+
+def find_python(path, **env):
+    script = f'. "{PROJECT}/.ci/environment.sh"; find_python'
+    return subprocess.run(
+        ["/bin/bash", "-c", script], env={"PATH": f"{path}:/usr/bin:/bin" if env.pop("system", False) else str(path), **env},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_shim_that_runs_nothing_is_passed_over(tmp_path):
+    fake(tmp_path, "python3.12", "echo 'pyenv: python3.12: command not found' >&2; exit 127")
+    fake(tmp_path, "python3.11", f'exec "{sys.executable}" "$@"')
+    done = find_python(tmp_path)
+    assert (done.returncode, done.stdout) == (0, "python3.11")
+
+
+def test_no_python_says_what_to_install(tmp_path):
+    fake(tmp_path, "python3", "exit 1")
+    done = find_python(tmp_path)
+    assert done.returncode == 1 and "Python 3.11 or 3.12 is needed" in done.stderr and not done.stdout
+
+
+def test_a_python_without_venv_says_what_to_install(tmp_path):
+    body = f'case "$*" in *ensurepip*) exit 1;; esac; exec "{sys.executable}" "$@"'
+    fake(tmp_path, "python3.11", body)
+    done = find_python(tmp_path)
+    assert done.returncode == 1 and "-venv" in done.stderr
+
+
+def test_the_scripts_run_from_any_folder(tmp_path):
+    env = os.environ | {"VIRTUAL_ENV": sys.prefix, "NIC_BUILD_DIR": str(tmp_path / "build")}
+    done = subprocess.run(
+        [PROJECT / "run_all.sh", "--dry-run"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert "00_start_here" in done.stdout and "profile='quick'" in done.stdout
+
+
+def test_a_device_that_is_not_there_is_a_clear_error(monkeypatch):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(RuntimeError, match="NIC_DEVICE"):
+        get_device("cuda")
+    monkeypatch.setenv("NIC_DEVICE", "cpu")
+    assert get_device().type == "cpu"

@@ -1,0 +1,157 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from nic_helpers import images
+from nic_helpers.images import check_images, from_pil, load_folder, load_image, load_images, load_named_images, to_8bit
+
+RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
+
+
+def test_bundled_images_are_rgb_crops_on_the_8bit_grid():
+    for image in load_images("bundled"):
+        assert image.shape == (3, 256, 256)
+        assert torch.equal(image, to_8bit(image))
+
+
+def test_bundled_images_stored_as_jpeg_can_be_left_out():
+    every, lossless = load_named_images("bundled"), load_named_images("bundled", lossless_only=True)
+    assert set(every) - set(lossless) == {"rocket"}
+
+
+def test_greyscale_is_repeated():
+    x = from_pil(Image.fromarray(RAMP))
+    assert torch.equal(x[0], x[2]) and torch.equal(x[1] * 255, torch.from_numpy(RAMP).float())
+
+
+def test_palette_gives_its_colours():
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    assert (from_pil(image)[:, 0, 0] * 255).round().tolist() == [10, 20, 30]
+
+
+def test_transparency_is_laid_over_white():
+    x = from_pil(Image.new("RGBA", (2, 2), (255, 0, 0, 0)))
+    assert torch.equal(x, torch.ones(3, 2, 2))
+
+
+def test_palette_transparency_is_laid_over_white(tmp_path):
+    image = Image.new("P", (2, 2), 0)
+    image.putpalette([0, 0, 0])
+    image.save(tmp_path / "p.png", transparency=0)
+    assert torch.equal(load_image(tmp_path / "p.png"), torch.ones(3, 2, 2))
+
+
+def test_16bit_grey_is_scaled_not_clipped(tmp_path):
+    values = (RAMP.astype(np.uint16)) * 257
+    Image.fromarray(values).save(tmp_path / "a.png")
+    assert (load_image(tmp_path / "a.png")[0] * 255).round().to(torch.uint8).equal(torch.from_numpy(RAMP))
+
+
+def test_cmyk_becomes_rgb():
+    x = from_pil(Image.new("CMYK", (2, 2), (0, 255, 255, 0)))
+    assert (x[:, 0, 0] * 255).tolist() == [255, 0, 0]
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    image = Image.new("RGB", (4, 2))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "a.jpg", exif=exif)
+    assert load_image(tmp_path / "a.jpg").shape == (3, 4, 2)
+
+
+def test_broken_image_among_good_ones_is_skipped_by_name_or_refused(tmp_path):
+    Image.fromarray(RAMP).save(tmp_path / "good.png")
+    content = (tmp_path / "good.png").read_bytes()
+    (tmp_path / "broken.png").write_bytes(content[: len(content) // 2])
+    with pytest.warns(UserWarning, match=r"broken\.png"):
+        assert list(load_folder(tmp_path)) == ["good.png"]
+    with pytest.raises(OSError, match=r"broken\.png"):
+        load_folder(tmp_path, on_error="raise")
+
+
+def test_text_named_png_is_an_error_that_names_it(tmp_path):
+    (tmp_path / "a.png").write_text("no image")
+    with pytest.raises(OSError, match=r"a\.png"):
+        load_image(tmp_path / "a.png")
+
+
+def test_empty_and_missing_folders(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no readable image"):
+        load_images(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder"):
+        load_images(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("bad", "says"),
+    [
+        (torch.rand(3, 32, 32), "add a batch dimension"),
+        (torch.rand(1, 1, 32, 32), r"\[B, 3, H, W\]"),
+        (torch.rand(0, 3, 32, 32), "empty batch"),
+        (torch.full((1, 3, 32, 32), float("nan")), "NaN"),
+        (torch.full((1, 3, 32, 32), 200.0), "divide by 255"),
+        (torch.full((1, 3, 32, 32), -0.1), r"lie in \[0, 1\]"),
+        (torch.zeros(1, 3, 32, 32, dtype=torch.uint8), "floating point"),
+        (torch.rand(1, 3, 1, 1), "at least 16×16"),
+        ([], "empty list"),
+        (["a"], "got str"),
+    ],
+)
+def test_bad_tensors_are_named(bad, says):
+    with pytest.raises(ValueError, match=says):
+        check_images(bad, 16)
+
+
+@pytest.fixture
+def tiny_kodak(tmp_path, monkeypatch):
+    """Two made images standing for Kodak, with their true hashes, in a folder to be served."""
+    served = tmp_path / "served"
+    served.mkdir()
+    hashes = {}
+    for k, name in enumerate(("kodim01.png", "kodim02.png")):
+        Image.new("RGB", (32, 32), (k, 0, 0)).save(served / name)
+        hashes[name] = hashlib.sha256((served / name).read_bytes()).hexdigest()
+    monkeypatch.setattr(images, "KODAK", hashes)
+    monkeypatch.setenv("NIC_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.delenv("NIC_KODAK_DIR", raising=False)
+    return served
+
+
+def test_kodak_download_goes_on_where_it_was_interrupted(tiny_kodak, serve, monkeypatch, tmp_path):
+    second = (tiny_kodak / "kodim02.png").read_bytes()
+    (tiny_kodak / "kodim02.png").unlink()
+    monkeypatch.setenv("NIC_KODAK_URL", serve(tiny_kodak) + "/")
+    with pytest.raises(ConnectionError, match="1 of 24 are in"):
+        load_images("kodak")
+    (tiny_kodak / "kodim02.png").write_bytes(second)
+    (tiny_kodak / "kodim01.png").unlink()  # already here: not asked for again
+    assert len(load_images("kodak")) == 2
+    assert sorted(p.name for p in (tmp_path / "data" / "kodak").iterdir()) == ["kodim01.png", "kodim02.png"]
+
+
+def test_kodak_file_with_a_wrong_hash_is_refused(tiny_kodak, serve, monkeypatch):
+    Image.new("RGB", (32, 32), "red").save(tiny_kodak / "kodim02.png")
+    monkeypatch.setenv("NIC_KODAK_URL", serve(tiny_kodak) + "/")
+    with pytest.raises(ConnectionError, match=r"kodim02\.png"):
+        load_images("kodak")
+    monkeypatch.setenv("NIC_KODAK_DIR", str(tiny_kodak))
+    with pytest.raises(ValueError, match="SHA-256"):
+        load_images("kodak")
+
+
+def test_without_network_kodak_says_what_to_do(tiny_kodak, closed_port, monkeypatch):
+    monkeypatch.setenv("NIC_KODAK_URL", closed_port + "/")
+    with pytest.raises(ConnectionError, match="NIC_KODAK_DIR"):
+        load_images("kodak")
+
+
+def test_kodak_folder_lacking_images_names_them(tiny_kodak, monkeypatch):
+    (tiny_kodak / "kodim02.png").unlink()
+    monkeypatch.setenv("NIC_KODAK_DIR", str(tiny_kodak))
+    with pytest.raises(FileNotFoundError, match=r"lacks kodim02\.png"):
+        load_images("kodak")

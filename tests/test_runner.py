@@ -1,0 +1,151 @@
+import json
+import os
+import subprocess
+import sys
+
+import nbformat
+import pytest
+
+from nic_helpers import runner
+
+
+def notebook(*cells, parameters="profile = 'quick'\nlevel = 1"):
+    nb = nbformat.v4.new_notebook()
+    first = nbformat.v4.new_code_cell(parameters)
+    first.metadata["tags"] = ["parameters"]
+    nb.cells = [first, *(nbformat.v4.new_code_cell(c) for c in cells)]
+    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return nb
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """Three tiny notebooks, a function that runs them, and the build folder. The environment is put back."""
+    for name in (*os.environ,):
+        monkeypatch.setenv(name, os.environ[name])
+    for name in (
+        "JUPYTER_CONFIG_DIR",
+        "JUPYTER_DATA_DIR",
+        "JUPYTER_RUNTIME_DIR",
+        "IPYTHONDIR",
+        "NIC_PREFIX",
+        "NIC_BUILD_DIR",
+    ):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+        monkeypatch.delenv(name)
+    folder, build = tmp_path / "notebooks", tmp_path / "build"
+    folder.mkdir()
+    write(folder / "00_one.ipynb", notebook("import sys; print('prefix', sys.prefix, level)"))
+    write(folder / "01_two.ipynb", notebook("print(profile)", parameters="profile = 'quick'"))
+    write(folder / "02_three.ipynb", notebook("1 + 1"))
+    return folder, build, lambda *args: runner.main(list(args), folder, build)
+
+
+def write(path, nb):
+    nbformat.write(nb, path)
+
+
+def output(build, name):
+    cells = nbformat.read(build / "executed" / f"{name}.ipynb", as_version=4).cells
+    return "".join(o.get("text", "") for c in cells for o in c.get("outputs", []))
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--profile", "fast"], "quick, standard, full"),
+        (["--only", "07"], "no notebook '07': there are 00_one, 01_two, 02_three"),
+        (["--from", "nine"], "no notebook 'nine'"),
+        (["-p", "levl", "3"], "no chosen notebook has a parameter 'levl': there are level, profile"),
+        (["--only", "01", "-p", "level", "3"], "'level': there are profile"),
+        (["-p", "profile", "full"], "--profile"),
+        (["--publish"], "--profile standard"),
+        (["--only", "00", "--from", "01"], "leave no notebook"),
+    ],
+)
+def test_what_is_not_there_fails_before_anything_runs(course, capsys, args, says):
+    _, build, run = course
+    assert run(*args) == 2
+    assert says in capsys.readouterr().err
+    assert not (build / "executed").exists()
+
+
+def test_an_unknown_flag_is_refused(course):
+    with pytest.raises(SystemExit) as stopped:
+        course[2]("--nonsense")
+    assert stopped.value.code == 2
+
+
+def test_dry_run_says_what_would_run_and_writes_nothing(course, capsys):
+    _, build, run = course
+    assert run("--dry-run", "--from", "01", "-p", "level", "4") == 0
+    said = capsys.readouterr().out
+    assert "00_one" not in said and "level=4" in said and "02_three" in said
+    assert not (build / "executed").exists()
+
+
+def test_a_run_uses_this_environment_and_writes_pages_and_a_table(course, capsys):
+    _, build, run = course
+    assert run("--only", "00", "--only", "01", "-p", "level", "7", "--profile", "full") == 0
+    assert f"prefix {sys.prefix} 7" in output(build, "00_one") and "full" in output(build, "01_two")
+    assert (build / "html" / "01_two.html").read_text().startswith("<!DOCTYPE html>")
+    said = capsys.readouterr().out
+    assert said.splitlines()[0].split() == ["notebook", "seconds", "status"] and said.count("  ok\n") == 2
+    assert not list(build.parent.glob("notebooks/*.html"))
+
+
+def test_a_failing_cell_stops_the_run_and_resume_goes_on(course, capsys):
+    folder, build, run = course
+    write(folder / "01_two.ipynb", notebook("fine = 1", "raise RuntimeError('the reason')"))
+    assert run() == 1
+    captured = capsys.readouterr()
+    assert "01_two failed in cell [4]" in captured.err and "RuntimeError: the reason" in captured.err
+    assert "02_three" in captured.out and "not run" in captured.out
+    assert (build / "html" / "00_one.html").exists()
+    write(folder / "01_two.ipynb", notebook("fine = 1"))
+    assert run("--resume") == 0
+    said = capsys.readouterr().out
+    assert "unchanged, skipped" in said and said.count("  ok\n") == 2
+    assert run("--resume", "-p", "level", "2") == 0  # other parameters: not the same run
+    assert "unchanged" not in capsys.readouterr().out
+
+
+def test_a_damaged_state_file_is_no_obstacle(course):
+    _, build, run = course
+    build.mkdir()
+    (build / "state.json").write_text("{")
+    assert run("--only", "02", "--resume") == 0
+    assert list(json.loads((build / "state.json").read_text())) == ["02_three"]
+
+
+def test_a_user_level_kernelspec_and_a_read_only_home_do_not_matter(tmp_path):
+    home = tmp_path / "home"
+    spec = home / ".local" / "share" / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    (spec / "kernel.json").write_text(
+        json.dumps({"argv": ["/bin/false"], "display_name": "wrong", "language": "python"})
+    )
+    home.chmod(0o555)
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    write(folder / "00_one.ipynb", notebook("import matplotlib.pyplot, sys; print(sys.prefix)"))
+    code = (
+        "import sys; from pathlib import Path; from nic_helpers import runner; "
+        f"sys.exit(runner.main([], Path({str(folder)!r}), Path({str(tmp_path / 'build')!r})))"
+    )
+    keep = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "IPYTHON", "MPL", "XDG", "NIC_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=keep | {"HOME": str(home)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    home.chmod(0o755)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert sys.prefix in output(tmp_path / "build", "00_one")
+
+
+def test_values_are_python_literals_or_text():
+    assert [runner.parse_value(v) for v in ("3", "[1, 2]", "0.5", "abc", "None")] == [3, [1, 2], 0.5, "abc", None]

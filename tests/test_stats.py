@@ -1,0 +1,62 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from nic_helpers import stats
+
+
+def curve(bpp, psnr):
+    return pd.DataFrame({"bpp": bpp, "psnr": psnr})
+
+
+REFERENCE = curve(np.array([0.2, 0.4, 0.8, 1.2, 1.6]), np.array([26.0, 29.0, 32.0, 33.7, 35.0]))
+
+
+def test_bd_rate_of_a_curve_that_needs_20_percent_less():
+    result = stats.bd_rate(REFERENCE, REFERENCE.assign(bpp=0.8 * REFERENCE["bpp"]))
+    assert result.percent == pytest.approx(-20, abs=1e-6)
+    assert (result.low, result.high) == (26, 35)
+
+
+def test_bd_rate_of_three_points_against_many():
+    test = REFERENCE.assign(bpp=0.8 * REFERENCE["bpp"]).iloc[[0, 2, 4]]
+    assert stats.bd_rate(REFERENCE, test).percent == pytest.approx(-20, abs=2)
+
+
+def test_bd_rate_needs_an_overlap():
+    with pytest.raises(ValueError, match="share no range"):
+        stats.bd_rate(REFERENCE, REFERENCE.assign(psnr=REFERENCE["psnr"] + 50))
+
+
+def test_saving_at_a_point_s_own_quality():
+    assert stats.saving(REFERENCE, {"bpp": 0.6, "psnr": 32.0}) == pytest.approx(-25)
+    assert np.isnan(stats.saving(REFERENCE, {"bpp": 0.6, "psnr": 60.0}))
+    assert stats.quality_at(REFERENCE, 0.4) == pytest.approx(29)
+    assert np.isnan(stats.quality_at(REFERENCE, 5))
+
+
+def test_bootstrap_covers_the_mean_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for k in range(200):
+        interval = stats.bootstrap(rng.normal(1.0, 2.0, 24), resamples=500, seed=k)
+        hits += interval.low <= 1.0 <= interval.high
+    assert 0.88 <= hits / 200 <= 0.99
+
+
+def test_bootstrap_is_deterministic_and_paired_is_of_differences():
+    a, b = np.arange(10.0), np.arange(10.0) + 3
+    assert stats.paired_bootstrap(a, b) == stats.bootstrap(np.full(10, 3.0))
+    assert stats.bootstrap(a) == stats.bootstrap(a)
+    with pytest.raises(ValueError, match="NaN"):
+        stats.bootstrap([1, float("nan")])
+    with pytest.raises(ValueError, match="one value per image"):
+        stats.bootstrap([])
+    with pytest.raises(ValueError, match="must match"):
+        stats.paired_bootstrap(a, b[1:])
+
+
+def test_summary_keeps_the_worst_image_and_the_blow_ups():
+    table = pd.DataFrame({"codec": "a", "image": ["p", "q"], "psnr_recon": [10.0, 30.0], "blow_up": [True, False]})
+    row = stats.summarise(table, "psnr_recon", ["codec"]).iloc[0]
+    assert (row["mean"], row["worst"], row["worst_image"], row["blow_ups"]) == (20, 10, "p", 0.5)

@@ -1,0 +1,152 @@
+import csv
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+import torch
+from PIL import Image
+
+from nic_helpers import load_images
+from nic_helpers.images import to_pil
+from nic_helpers.models import ARCHITECTURES, round_true, walk
+from nic_helpers.training import Crops, Settings, learning_rate, pca_initialise, rate_distortion_loss, train
+from nic_helpers.weights import load_weights
+
+SMALL = Settings("bmshj2018-hyperprior", 3, (8, 12), steps=12, batch=2, crop=64, bf16=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of training images: the bundled ones."""
+    path = tmp_path_factory.mktemp("train")
+    for k, image in enumerate(load_images("bundled")):
+        to_pil(image).save(path / f"{k}.png")
+    return path
+
+
+def final(path):
+    return torch.load(path, weights_only=True)["model"]
+
+
+def test_an_interrupted_run_ends_exactly_like_an_undisturbed_one(folder, tmp_path):
+    whole = final(train(SMALL, folder, tmp_path / "a", every=4))
+    with pytest.raises(KeyboardInterrupt):
+        train(SMALL, folder, tmp_path / "b", every=4, on_step=interrupt_at(7))
+    resumed = final(train(SMALL, folder, tmp_path / "b", every=4))
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    rows = list(csv.DictReader((tmp_path / "b" / "log.csv").open()))
+    assert [r["step"] for r in rows] == ["4", "8", "12"]
+
+
+def interrupt_at(step):
+    def check(done):
+        if done == step:
+            raise KeyboardInterrupt
+
+    return check
+
+
+def _train_forever(folder, out):
+    train(
+        Settings("bmshj2018-hyperprior", 3, (8, 12), steps=100_000, batch=2, crop=64, bf16=False), folder, out, every=2
+    )
+
+
+def test_a_killed_run_leaves_a_whole_checkpoint(folder, tmp_path):
+    process = multiprocessing.get_context("spawn").Process(target=_train_forever, args=(folder, tmp_path))
+    process.start()
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "state.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] >= 2
+
+
+def test_other_settings_in_the_same_folder_are_refused(folder, tmp_path):
+    train(SMALL, folder, tmp_path, every=12)
+    with pytest.raises(ValueError, match="other settings"):
+        train(Settings("bmshj2018-hyperprior", 6, (8, 12), steps=12, batch=2, crop=64, bf16=False), folder, tmp_path)
+
+
+def test_training_lowers_the_loss_and_exports_weights_that_load(folder, tmp_path):
+    state = train(
+        Settings("bmshj2018-hyperprior", 3, (12, 16), steps=60, batch=4, crop=64, bf16=False),
+        folder,
+        tmp_path,
+        every=20,
+    )
+    rows = [float(r["loss"]) for r in csv.DictReader((tmp_path / "log.csv").open())]
+    assert rows[-1] < rows[0]
+    loaded = load_weights("bmshj2018-hyperprior", 3, state.with_name("weights.safetensors"))
+    assert loaded.widths == (12, 16) and loaded.lmbda == 0.0067 and loaded.card["steps"] == "60"
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_principal_component_start_is_far_ahead_of_a_random_one(name, folder):
+    crops = Crops(folder)
+    x = crops.batch(4, 128, 0, 1)
+    losses = []
+    for start in (True, False):
+        torch.manual_seed(0)
+        model = ARCHITECTURES[name].build(*((24,) if name.startswith("cheng") else (24, 48))).eval()
+        if start:
+            pca_initialise(name, model, crops.batch(32, 128, 0, 0), 0.0067)
+        with torch.no_grad():
+            losses.append(rate_distortion_loss(ARCHITECTURES[name], model, x, 0.0067, None, round_true)[0].item())
+            if start:
+                x_hat = walk(ARCHITECTURES[name], model, x, round_true, rate=False).x_hat
+    assert losses[0] < losses[1] / 3
+    assert -10 * torch.log10((x_hat - x).pow(2).mean()) > 22
+
+
+def test_a_warm_start_at_another_lambda_keeps_the_picture_and_moves_the_rate(folder, tmp_path):
+    first = train(SMALL, folder, tmp_path / "q3", every=12)
+    from dataclasses import replace
+
+    finer = replace(SMALL, quality=6, steps=1, lr=0.0, start=str(first))
+    second = final(train(finer, folder, tmp_path / "q6", every=1))
+    arch, x = ARCHITECTURES[SMALL.arch], Crops(folder).batch(4, 64, 0, 1)
+    results = []
+    for state in (final(first), second):
+        model = arch.build(8, 12).eval()
+        torch.nn.Module.load_state_dict(model, state, strict=False)
+        with torch.no_grad():
+            w = walk(arch, model, x, round_true)
+        results.append((sum(b.sum() for b in w.bits().values()).item(), (w.x_hat - x).pow(2).mean().item()))
+    assert results[1][0] > results[0][0] and results[1][1] < results[0][1]
+
+
+def test_the_learning_rate_rises_and_falls():
+    s = Settings("mbt2018", 3, (8, 8), steps=100, lr=1e-3, warmup=0.1)
+    rates = [learning_rate(s, k) for k in range(100)]
+    assert max(rates) == pytest.approx(1e-3) and rates.index(max(rates)) in (9, 10)
+    assert rates[-1] < 2e-5 and rates[0] == pytest.approx(1e-4)
+
+
+def test_crops_depend_on_seed_and_step_alone(folder):
+    a, b = Crops(folder), Crops(folder)
+    b.batch(3, 32, 0, 5)
+    assert torch.equal(a.batch(3, 32, 0, 6), b.batch(3, 32, 0, 6))
+    assert not torch.equal(a.batch(3, 32, 0, 6), a.batch(3, 32, 1, 6))
+    assert a.batch(3, 32, 0, 6).is_contiguous()  # channels-last inputs crashed Cheng2020's training on a CPU
+
+
+def test_bad_training_data_is_named(tmp_path, folder):
+    with pytest.raises(FileNotFoundError, match="--data"):
+        Crops(tmp_path)
+    Image.new("RGB", (40, 40)).save(tmp_path / "small.png")
+    with pytest.raises(ValueError, match=r"small\.png.*64"):
+        train(SMALL, tmp_path, tmp_path / "out")
+
+
+def test_unknown_architecture_quality_or_widths(tmp_path, folder):
+    with pytest.raises(ValueError, match="unknown architecture"):
+        Settings("resnet", 3, (8, 8), 1)
+    with pytest.raises(ValueError, match="quality"):
+        Settings("mbt2018", 11, (8, 8), 1)
+    with pytest.raises(ValueError, match="widths"):
+        Settings("cheng2020-attn", 3, (8, 8), 1)

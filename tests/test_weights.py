@@ -1,0 +1,155 @@
+import hashlib
+import json
+import pickle
+
+import pytest
+import torch
+from conftest import untrained
+
+from nic_helpers import load_codec, weights
+from nic_helpers.models import ARCHITECTURES, LAMBDAS
+from nic_helpers.weights import bundle, checkpoints_dir, load_weights, manifest, save_weights
+
+
+def test_every_bundled_file_is_listed_with_its_hash_and_loads():
+    files = {p.name for p in checkpoints_dir().glob("*.safetensors")}
+    assert files == set(manifest())
+    for entry in manifest().values():
+        loaded = load_weights(entry["arch"], entry["quality"])
+        assert loaded.source == "bundled" and loaded.sha256 == entry["sha256"]
+        assert loaded.lmbda == LAMBDAS[entry["quality"]]
+
+
+def test_bundled_weights_fit_their_size_limit():
+    assert sum(p.stat().st_size for p in checkpoints_dir().glob("*.safetensors")) <= 48 * 2**20
+
+
+def test_half_precision_keeps_gdn_and_bottleneck_in_full(tmp_path):
+    codec = untrained("bmshj2018-hyperprior")
+    path = tmp_path / "w.safetensors"
+    save_weights(path, codec.model.state_dict(), {"lmbda": "0.0067"})
+    loaded = load_weights("bmshj2018-hyperprior", 3, path)
+    for name, value in codec.model.named_parameters():
+        exact = any(part in name for part in ("beta", "gamma", "entropy_bottleneck"))
+        assert torch.equal(loaded.state[name], value if exact else value.half().float()), name
+
+
+def test_saved_and_reloaded_codec_decodes_its_own_bytes(tmp_path, x):
+    for arch in ARCHITECTURES:
+        save_weights(tmp_path / "w.safetensors", untrained(arch).model.state_dict(), {})
+        codec = load_codec(arch, 3, tmp_path / "w.safetensors", device="cpu")
+        torch.testing.assert_close(codec.decode(codec.encode(x)), codec.reconstruct(x), atol=1e-5, rtol=0)
+
+
+@pytest.fixture
+def bundled_copy(tmp_path, monkeypatch):
+    """A data folder of its own with one bundled file."""
+    monkeypatch.setenv("NIC_DATA_DIR", str(tmp_path))
+    path = tmp_path / "checkpoints" / "bmshj2018-hyperprior-q3.safetensors"
+    path.parent.mkdir()
+    save_weights(path, untrained("bmshj2018-hyperprior").model.state_dict(), {"lmbda": "0.0067"})
+    bundle(path, "bmshj2018-hyperprior", 3)
+    return path
+
+
+def test_a_bundled_file_with_a_wrong_hash_is_refused(bundled_copy):
+    content = bytearray(bundled_copy.read_bytes())
+    content[-1] ^= 1
+    bundled_copy.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match="SHA-256"):
+        load_weights("bmshj2018-hyperprior", 3)
+
+
+def test_missing_bundled_files_say_what_to_do(bundled_copy, monkeypatch, tmp_path):
+    with pytest.raises(ValueError, match="weights='zoo'"):
+        load_weights("bmshj2018-hyperprior", 4)
+    with pytest.raises(ValueError, match="bundled codecs: bmshj2018-hyperprior"):
+        load_weights("mbt2018", 3)
+    bundled_copy.unlink()
+    with pytest.raises(FileNotFoundError, match="git checkout"):
+        load_weights("bmshj2018-hyperprior", 3)
+    monkeypatch.setenv("NIC_DATA_DIR", str(tmp_path / "elsewhere"))
+    with pytest.raises(FileNotFoundError, match="NIC_DATA_DIR"):
+        load_weights("bmshj2018-hyperprior", 3)
+
+
+def test_files_that_hold_no_weights_are_refused_without_running_them(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    cases = {
+        "a.pth": pickle.dumps(Evil()),
+        "b.pth": b"",
+        "c.pth": b"text",
+        "d.safetensors": b"text",
+        "e.safetensors": b"",
+    }
+    for name, content in cases.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=name):
+            load_weights("bmshj2018-hyperprior", 3, tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+    with pytest.raises(FileNotFoundError, match="'bundled', 'zoo' or the path"):
+        load_weights("bmshj2018-hyperprior", 3, "zo")
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path):
+    save_weights(tmp_path / "w.safetensors", untrained("bmshj2018-factorized").model.state_dict(), {})
+    with pytest.raises(ValueError, match="does not fit"):
+        load_codec("bmshj2018-hyperprior", 3, tmp_path / "w.safetensors")
+
+
+# -------------------------------------------------------------------------------------------------------- the zoo
+@pytest.fixture
+def zoo(tmp_path, monkeypatch):
+    """A served folder with files of the zoo's form and name: old key spelling, DataParallel prefix, CDF buffers."""
+    served = tmp_path / "served"
+    served.mkdir()
+    urls = {}
+    for arch in ("bmshj2018-hyperprior", "cheng2020-attn"):
+        state = {}
+        for key, value in untrained(arch).model.state_dict().items():
+            for new, old in (("matrices.", "_matrix"), ("biases.", "_bias"), ("factors.", "_factor")):
+                key = key.replace(f"entropy_bottleneck.{new}", f"entropy_bottleneck.{old}")
+            state[f"module.{key}"] = value
+        torch.save(state, served / "file")
+        digest = hashlib.sha256((served / "file").read_bytes()).hexdigest()
+        name = f"{arch}-3-{digest[:8]}.pth.tar"
+        (served / "file").rename(served / name)
+        urls[arch] = {"mse": {3: f"{weights.ZOO_URL}/{name}"}}
+    monkeypatch.setattr(weights, "model_urls", urls)
+    monkeypatch.setenv("NIC_DATA_DIR", str(tmp_path / "data"))
+    return served
+
+
+def test_the_zoo_s_files_load_through_the_real_path(zoo, serve, monkeypatch, x):
+    monkeypatch.setenv("NIC_ZOO_URL", serve(zoo))
+    for arch in ("bmshj2018-hyperprior", "cheng2020-attn"):
+        codec = load_codec(arch, 3, weights="zoo", device="cpu")
+        assert codec.weights.source == "zoo" and codec.lmbda == 0.0067
+        torch.testing.assert_close(codec.reconstruct(x), untrained(arch).reconstruct(x), atol=1e-5, rtol=0)
+        monkeypatch.setenv("NIC_ZOO_URL", "http://127.0.0.1:9")  # the second load needs no network
+        load_codec(arch, 3, weights="zoo", device="cpu")
+        monkeypatch.setenv("NIC_ZOO_URL", serve(zoo))
+
+
+def test_a_zoo_file_that_does_not_match_its_name_is_refused(zoo, serve, monkeypatch):
+    for path in zoo.iterdir():
+        path.write_bytes(path.read_bytes() + b"x")
+    monkeypatch.setenv("NIC_ZOO_URL", serve(zoo))
+    with pytest.raises(ValueError, match="Delete it"):
+        load_codec("bmshj2018-hyperprior", 3, weights="zoo")
+
+
+def test_without_network_the_zoo_says_what_to_do(zoo, closed_port, monkeypatch):
+    monkeypatch.setenv("NIC_ZOO_URL", closed_port)
+    with pytest.raises(ConnectionError, match="weights='bundled'"):
+        load_codec("bmshj2018-hyperprior", 3, weights="zoo")
+    with pytest.raises(ValueError, match="the zoo has no"):
+        load_codec("bmshj2018-hyperprior", 9, weights="zoo")
+
+
+def test_the_manifest_is_plain_json(bundled_copy):
+    entries = json.loads((bundled_copy.parent / "manifest.json").read_text())
+    assert entries[bundled_copy.name]["sha256"] == hashlib.sha256(bundled_copy.read_bytes()).hexdigest()
