@@ -40,7 +40,7 @@ CLASSICAL: dict[str, Format] = {
     ),
     "jpeg2000": Format(
         "JPEG2000",
-        lambda r: {"quality_mode": "rates", "quality_layers": [r], "irreversible": True, "no_jp2": True},
+        lambda r: {"quality_mode": "rates", "quality_layers": [r], "irreversible": True, "mct": 1, "no_jp2": True},
         (160, 120, 96, 72, 56, 48, 40, 32, 26, 20, 16, 12, 10), 48, 1, 2000,
         "compression ratio against 24 bits a pixel: lower is better quality (9/7 wavelet, raw codestream)",
     ),

@@ -26,6 +26,9 @@ from nic_helpers.settings import PROJECT, get_device
 __all__ = ["PROFILES", "Run", "begin", "check", "check_environment"]
 
 
+EXAMPLE = "astronaut"  # the bundled image that pictures show
+
+
 @dataclass(frozen=True)
 class Profile:
     """How much a run does. ``crop`` pixels a side (None: whole images), ``limit`` images at most (None: all)."""
@@ -52,7 +55,11 @@ def build_dir() -> Path:
 
 @dataclass
 class Run:
-    """A notebook's run: its profile, images by name, seed and device."""
+    """A notebook's run: its profile, images by name, seed and device.
+
+    ``example`` [1, 3, H, W] is a bundled image whatever the profile, for pictures: published figures hold no image that
+    the project does not ship with its packages.
+    """
 
     notebook: str
     profile_name: str
@@ -60,6 +67,8 @@ class Run:
     seed: int
     device: torch.device
     images: dict[str, Tensor]
+    source: str
+    example: Tensor
 
     @property
     def names(self) -> list[str]:
@@ -77,8 +86,8 @@ class Run:
         """What a figure of this run is based on, for its caption."""
         sides = {f"{v.shape[2]}×{v.shape[1]}" for v in self.images.values()}
         size = sides.pop() if len(sides) == 1 else "various sizes"
-        source = "bundled images" if self.profile.images == "bundled" else "Kodak images"
-        return f"{len(self.images)} {source}, {size}; {self.profile.weights} weights; profile {self.profile_name}"
+        count = f"{len(self.images)} {'bundled' if self.source == 'bundled' else 'Kodak'} image{'s'[: len(self.images) != 1]}"
+        return f"{count}, {size}; {self.profile.weights} weights; profile {self.profile_name}"
 
     def save(self, figure, name: str) -> None:
         """Write a figure as PNG and PDF into the run's figures folder, as ``NN_name``."""
@@ -92,21 +101,24 @@ class Run:
 
 
 def begin(notebook: str, profile: str = "quick", seed: int = 0, whole: bool = False, lossless_only: bool = False,
-          limit: int | None = None) -> Run:  # fmt: skip
+          limit: int | None = None, source: str | None = None) -> Run:  # fmt: skip
     """Resolve a profile, load its images, set the figures' theme, and print what was resolved.
 
     ``whole``: whole images even where the profile crops; ``lossless_only``: no image that was ever stored as JPEG (for
-    rate–distortion plots); ``limit``: at most so many images.
+    rate–distortion plots); ``limit``: at most so many images; ``source``: another image set than the profile's.
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}: there are {', '.join(PROFILES)}")
     chosen, device = PROFILES[profile], get_device()
     plotting.set_theme()
-    images = load_named_images(chosen.images, lossless_only=lossless_only)
+    source = source or chosen.images
+    images = load_named_images(source, lossless_only=lossless_only)
+    example = load_named_images("bundled")[EXAMPLE]
     most = min(n for n in (limit, chosen.limit, len(images)) if n is not None)
     if chosen.crop and not whole:
         images = {k: centre_crop(v, chosen.crop) for k, v in images.items()}
-    run = Run(notebook, profile, chosen, seed, device, dict(list(images.items())[:most]))
+        example = centre_crop(example, chosen.crop)
+    run = Run(notebook, profile, chosen, seed, device, dict(list(images.items())[:most]), source, example[None])
     print(f"profile  {profile}: {chosen.says}")
     print(f"images   {run.caption.split(';')[0]}: {', '.join(n.removesuffix('.png') for n in run.names)}")
     print(f"weights  {chosen.weights}    seed  {seed}")

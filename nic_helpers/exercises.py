@@ -87,7 +87,7 @@ EXERCISES: dict[str, Exercise] = {
 }  # fmt: skip
 
 
-def check(number: str, answer, **given) -> bool:
+def is_right(number: str, answer, **given) -> bool:
     """Compare an answer with the exercise's solution, and say how it went. ``given``: what the solution needs."""
     exercise = EXERCISES[number]
     if answer is ...:
@@ -101,3 +101,8 @@ def check(number: str, answer, **given) -> bool:
     else:
         print(f"Exercise {number}: {value:.4g} is not it. Hint: {exercise.hint}.")
     return good
+
+
+def check(number: str, answer, **given) -> None:
+    """:func:`is_right` for the last line of a cell: it prints and returns nothing."""
+    is_right(number, answer, **given)

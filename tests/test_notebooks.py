@@ -61,8 +61,8 @@ def test_no_number_of_a_result_is_typed_into_the_prose(path):
 @pytest.mark.parametrize("number", [n for n in exercises.EXERCISES if not n.startswith("02")])
 def test_an_exercise_accepts_its_solution_and_refuses_others(number, hyperprior, x, capsys):
     right = exercises.EXERCISES[number].solution(codec=hyperprior, x=x)
-    assert exercises.check(number, right, codec=hyperprior, x=x)
-    assert not exercises.check(number, right + 5, codec=hyperprior, x=x)
-    assert not exercises.check(number, float("nan"), codec=hyperprior, x=x)
-    assert not exercises.check(number, ..., codec=hyperprior, x=x)
+    assert exercises.is_right(number, right, codec=hyperprior, x=x)
+    assert not exercises.is_right(number, right + 5, codec=hyperprior, x=x)
+    assert not exercises.is_right(number, float("nan"), codec=hyperprior, x=x)
+    assert not exercises.is_right(number, ..., codec=hyperprior, x=x)
     assert exercises.EXERCISES[number].hint in capsys.readouterr().out
