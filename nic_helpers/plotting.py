@@ -76,9 +76,15 @@ def picture_grid(
         for j in range(columns):
             axes[i, j].axis("off")
             if j < len(row) and row[j] is not None:
-                axes[i, j].imshow(to_uint8(row[j]), interpolation="nearest")
-                axes[i, j].set_title(titles[i][j], fontsize=10)
+                picture(axes[i, j], row[j], titles[i][j])
     return figure
+
+
+def picture(ax, x: Tensor, title: str) -> None:
+    """One image [3, H, W] on given axes."""
+    ax.imshow(to_uint8(x), interpolation="nearest")
+    ax.set_title(title, fontsize=10)
+    ax.axis("off")
 
 
 def amplified(difference: Tensor, gain: float) -> Tensor:

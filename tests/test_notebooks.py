@@ -32,6 +32,11 @@ def test_cells_are_short_and_prose_is_not_rarer_than_code(path):
     assert len(cells(path, "markdown")) >= 0.7 * len(cells(path, "code"))
 
 
+def test_no_code_line_runs_out_of_the_page(path):
+    for cell in cells(path, "code"):
+        assert max(map(len, cell.source.splitlines())) <= 100
+
+
 def test_the_first_cells_take_parameters_and_check_the_kernel(path):
     first, second = cells(path, "code")[:2]
     assert first.metadata["tags"] == ["parameters"] and "assert sys.prefix" in second.source
