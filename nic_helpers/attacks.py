@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nic_helpers.budgets import Linf
-from nic_helpers.codecs import SMALLEST_SIDE
+from nic_helpers.codecs import SMALLEST_SIDE, Images
 from nic_helpers.images import check_images, to_8bit, to_uint8
 from nic_helpers.metrics import achieved
 from nic_helpers.objectives import Distortion
@@ -27,11 +27,11 @@ from nic_helpers.objectives import Distortion
 
 @dataclass
 class AttackResult:
-    """``x_adv`` [B, 3, H, W] on the 8-bit grid, and per image [B]: ``linf``, ``rms``, ``psnr_input`` achieved, the
-    ``objective`` of ``x_adv`` under the surrogate; ``trace`` [steps, B] of it along the way; ``gradients``, the number
-    of gradient evaluations per image; ``seconds`` for the batch. For a list of images each is a list."""
+    """``x_adv`` [B, 3, H, W] on the 8-bit grid (a list of [3, H, W] for a list), and per image [B]: ``linf``, ``rms``,
+    ``psnr_input`` achieved, the ``objective`` of ``x_adv`` under the surrogate; ``trace`` [steps, B] of it along the way;
+    ``gradients``, the number of gradient evaluations per image; ``seconds`` in all."""
 
-    x_adv: Tensor
+    x_adv: Images
     objective: Tensor
     trace: Tensor
     gradients: int
@@ -39,6 +39,16 @@ class AttackResult:
     linf: Tensor
     rms: Tensor
     psnr_input: Tensor
+
+
+def _joined(results: list[AttackResult]) -> AttackResult:
+    """The results of attacks on single images as one, with a list of attacked images."""
+    per_image = {f: torch.cat([getattr(r, f) for r in results]) for f in ("objective", "linf", "rms", "psnr_input")}
+    trace = torch.cat([r.trace for r in results], dim=1)
+    seconds = sum(r.seconds for r in results)
+    return AttackResult(
+        [r.x_adv[0] for r in results], trace=trace, gradients=results[0].gradients, seconds=seconds, **per_image
+    )
 
 
 def uniform_noise(x: Tensor, seed: int) -> Tensor:
@@ -125,8 +135,8 @@ class Attack:
         """Attack each image of x; see the module's text for what goes in and comes out."""
         objective = objective or Distortion()
         if not isinstance(x, Tensor):
-            results = [self(codec, image[None], objective) for image in x]
-            return AttackResult(*([getattr(r, f) for r in results] for f in AttackResult.__dataclass_fields__))
+            check_images(x, SMALLEST_SIDE)
+            return _joined([self(codec, image[None], objective) for image in x])
         check_images(x, SMALLEST_SIDE)
         began, budget = time.perf_counter(), Linf(self.eps)
         device = getattr(codec, "device", x.device)

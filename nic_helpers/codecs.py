@@ -236,6 +236,11 @@ def _quantiser(surrogate: str | None):
         raise ValueError(f"unknown surrogate {surrogate!r}: there are {names}") from None
 
 
+def available_qualities(name: str, weights: str = "bundled") -> list[int]:
+    """The qualities at which a neural codec can be loaded from ``weights`` ("bundled" or "zoo")."""
+    return bundled_qualities(name) if weights == "bundled" else list(ARCHITECTURES[name].qualities)
+
+
 def codec_names() -> list[str]:
     """Every name that :func:`load_codec` takes."""
     from nic_helpers.classical import CLASSICAL
@@ -257,6 +262,6 @@ def load_codec(name: str, quality: int | None = None, weights: str | Path = "bun
     if name not in ARCHITECTURES:
         raise ValueError(f"unknown codec {name!r}: there are {', '.join(codec_names())}")
     if quality is None:
-        have = bundled_qualities(name) if weights == "bundled" else ARCHITECTURES[name].qualities
+        have = available_qualities(name, str(weights))
         raise ValueError(f"{name} needs a quality: one of {', '.join(map(str, have))}")
     return NeuralCodec(name, quality, load_weights(name, quality, weights), get_device(device))

@@ -94,10 +94,12 @@ class Run:
         plotting.save(figure, build_dir() / "figures" / f"{self.notebook}_{name}")
 
     def save_table(self, table: pd.DataFrame, name: str) -> None:
-        """Write a tidy table as CSV into the run's results folder, as ``NN_name``."""
+        """Write a tidy table as CSV into the run's results folder, as ``NN_name``, with what it was made by."""
         folder = build_dir() / "results"
         folder.mkdir(parents=True, exist_ok=True)
-        table.to_csv(folder / f"{self.notebook}_{name}.csv", index=False, float_format="%.6g")
+        made_by = {"profile": self.profile_name, "device": str(self.device), "nic_helpers": __version__,
+                   "torch": torch.__version__, "compressai": compressai.__version__}  # fmt: skip
+        table.assign(**made_by).to_csv(folder / f"{self.notebook}_{name}.csv", index=False, float_format="%.6g")
 
 
 def begin(notebook: str, profile: str = "quick", seed: int = 0, whole: bool = False, lossless_only: bool = False,

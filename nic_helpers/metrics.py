@@ -74,14 +74,14 @@ def quality_table(codec, x: Images, names: list[str] | None = None) -> pd.DataFr
 
 
 def describe(codec) -> dict:
-    """Which codec a row is about: name, quality, λ, where its weights come from and their SHA-256."""
+    """Which codec a row is about: name, quality, λ, where its weights come from and their SHA-256 (12 digits)."""
     weights = getattr(codec, "weights", None)
     return {
         "codec": codec.name,
         "quality": codec.quality,
         "lmbda": codec.lmbda,
         "weights": weights.source if weights else "",
-        "weights_sha256": weights.sha256 if weights else "",
+        "weights_sha256": weights.sha256[:12] if weights else "",
     }
 
 

@@ -149,8 +149,11 @@ def test_black_white_and_constant_images_have_room_on_one_side_only(hyperprior):
 
 
 def test_lists_of_different_sizes(hyperprior, x):
-    result = attacks.FGSM(EPS)(hyperprior, [x[0], x[1, :, :32, :48]])
-    assert [v.shape for v in result.x_adv] == [(1, 3, 64, 64), (1, 3, 32, 48)]
+    images = [x[0], x[1, :, :32, :48]]
+    result = attacks.FGSM(EPS)(hyperprior, images)
+    assert [v.shape for v in result.x_adv] == [v.shape for v in images]
+    assert result.linf.shape == (2,) and result.trace.shape == (1, 2)
+    assert len(metrics.before_after(hyperprior, images, result.x_adv)) == 2
 
 
 def test_bad_settings_and_inputs(hyperprior, x):

@@ -147,5 +147,10 @@ def test_a_user_level_kernelspec_and_a_read_only_home_do_not_matter(tmp_path):
     assert sys.prefix in output(tmp_path / "build", "00_one")
 
 
+def test_pages_draw_formulas_without_a_network():
+    text = runner.formulas_to_mathml("with $x^2$ and\n\n$$ y = g_a(x) $$\n\nat 5 \\$ each")
+    assert text.count("<math") == 2 and 'display="block"' in text and "at 5 \\$ each" in text
+
+
 def test_values_are_python_literals_or_text():
     assert [runner.parse_value(v) for v in ("3", "[1, 2]", "0.5", "abc", "None")] == [3, [1, 2], 0.5, "abc", None]
