@@ -13,6 +13,7 @@ import argparse
 import csv
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -26,7 +27,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nic_helpers.models import ARCHITECTURES, LAMBDAS, add_noise, round_true, walk
-from nic_helpers.weights import save_weights
+from nic_helpers.weights import bundle, checkpoints_dir, save_weights
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,21 @@ class Settings:
     quality: int
     widths: tuple[int, ...]
     steps: int
-    batch: int = 8
-    crop: int = 128
+    batch: int = 4
+    crop: int = 256  # at 128 the hyperprior sees 2×2 values of z, all border: whole images then cost a fifth more bits
     lr: float = 5e-4
     warmup: float = 0.05  # share of the steps in which the learning rate rises
     seed: int = 0
-    bf16: bool = True
+    bf16: bool | None = None  # transforms in bfloat16; None: for all but Cheng2020 (see below)
     channels_last: bool = False  # it crashed Cheng2020 training on a CPU, and helps the GDN codecs
     start: str | None = None  # weights (safetensors or state.pt) to begin from, instead of the PCA initialisation
     lmbda: float = field(init=False)
 
     def __post_init__(self):
+        # Cheng2020's principal-component start lifts activations by large biases and takes them off again: in bfloat16
+        # the weights' rounding turns that into a colour shift that float32 then shows (1 dB lost on Kodak)
+        if self.bf16 is None:
+            object.__setattr__(self, "bf16", not self.arch.startswith("cheng2020"))
         if self.arch not in ARCHITECTURES:
             raise ValueError(f"unknown architecture {self.arch!r}: there are {', '.join(ARCHITECTURES)}")
         if self.quality not in LAMBDAS:
@@ -413,18 +418,25 @@ def main(argv: list[str] | None = None) -> None:
         p.add_argument(f"--{name}", type=int, default=getattr(Settings, name))
     p.add_argument("--lr", type=float, default=Settings.lr)
     p.add_argument("--warmup", type=float, default=Settings.warmup)
-    p.add_argument("--fp32", action="store_true", help="no bfloat16 in the transforms")
+    p.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of the transforms")
     p.add_argument("--channels-last", action="store_true")
     p.add_argument("--start", help="state.pt of another run to begin from")
     p.add_argument("--data", type=Path, required=True, help="folder of training images")
     p.add_argument("--val", type=Path, help="folder of validation images")
     p.add_argument("--out", type=Path, required=True, help="folder of the run's state")
     p.add_argument("--device", default="cpu")
+    p.add_argument("--bundle", action="store_true", help="put the result among the bundled weights")
     p.add_argument("--every", type=int, default=500, help="steps between checkpoints")
     a = p.parse_args(argv)
-    s = Settings(a.arch, a.quality, tuple(a.widths), a.steps, a.batch, a.crop, a.lr, a.warmup, a.seed, not a.fp32,
+    s = Settings(a.arch, a.quality, tuple(a.widths), a.steps, a.batch, a.crop, a.lr, a.warmup, a.seed,
+                 {"auto": None, "bf16": True, "fp32": False}[a.precision],
                  a.channels_last, a.start)  # fmt: skip
-    train(s, a.data, a.out, a.val, a.device, a.every)
+    state = train(s, a.data, a.out, a.val, a.device, a.every)
+    if a.bundle:
+        target = checkpoints_dir() / f"{a.arch}-q{a.quality}.safetensors"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(state.with_name("weights.safetensors"), target)
+        bundle(target, a.arch, a.quality)
 
 
 if __name__ == "__main__":
