@@ -62,22 +62,41 @@ def uniform_noise(x: Tensor, seed: int) -> Tensor:
     return torch.stack(noise).to(x.device, x.dtype)
 
 
-def round_through(x_adv: Tensor, x: Tensor, budget) -> Tensor:
-    """The 8-bit image inside the budget that x' stands for; the gradient passes unchanged."""
-    return x_adv + (budget.to_8bit(x_adv, x) - x_adv).detach()
+@dataclass
+class Problem:
+    """One batch to attack: sources x [B, 3, H, W], the budget, and the objective bound to the codec.
 
+    ``value`` has the gradient, through the surrogate; ``judge`` is what iterates are compared by, always with rounding.
+    """
 
-def value_and_gradient(value: Callable[[Tensor], Tensor], x_adv: Tensor, x: Tensor, budget) -> tuple[Tensor, Tensor]:
-    """Objective [B] of the 8-bit image that x' stands for, and its gradient [B, 3, H, W] (NaN as 0)."""
-    x_adv = x_adv.detach().requires_grad_(True)
-    values = value(round_through(x_adv, x, budget))
-    (gradient,) = torch.autograd.grad(values.sum(), x_adv)
-    return values.detach(), torch.nan_to_num(gradient)
+    x: Tensor
+    budget: Linf
+    value: Callable[[Tensor], Tensor]
+    judge: Callable[[Tensor], Tensor]
+    flat_at_source: bool
+
+    def as_8bit(self, x_adv: Tensor) -> Tensor:
+        """The 8-bit image inside the budget that x' stands for; the gradient passes unchanged."""
+        return x_adv + (self.budget.to_8bit(x_adv, self.x) - x_adv).detach()
+
+    def value_and_gradient(self, x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        """Objective [B] of the 8-bit image that x' stands for, and its gradient [B, 3, H, W] (NaN as 0)."""
+        x_adv = x_adv.detach().requires_grad_(True)
+        values = self.value(self.as_8bit(x_adv))
+        (gradient,) = torch.autograd.grad(values.sum(), x_adv)
+        if self.judge is not self.value:
+            values = self.judged(x_adv)
+        return values.detach(), torch.nan_to_num(gradient)
+
+    @torch.no_grad()
+    def judged(self, x_adv: Tensor) -> Tensor:
+        """Objective [B] of the 8-bit image that x' stands for, without a gradient."""
+        return self.judge(self.as_8bit(x_adv))
 
 
 @dataclass
 class Ascent:
-    """The state of one run of the loop: the best image so far of each in the batch."""
+    """The state of the loop: the best image so far of each in the batch."""
 
     best: Tensor
     best_value: Tensor
@@ -93,9 +112,7 @@ class Ascent:
 
 
 def ascend(
-    value: Callable[[Tensor], Tensor],
-    x: Tensor,
-    budget: Linf,
+    p: Problem,
     start: Tensor,
     step_sizes: list[float],
     first_gradient_at: Tensor | None = None,
@@ -103,20 +120,18 @@ def ascend(
 ) -> Ascent:
     """The loop: x' ← project(x' + step·sign(gradient)), keeping the best iterate of each image.
 
-    ``first_gradient_at``: where the first gradient is taken, if not at ``start`` itself (with the clean reconstruction
-    as reference the gradient at x is exactly zero).
+    ``first_gradient_at``: where the first gradient is taken, if not at ``start`` itself.
     """
-    state = state or Ascent(start, torch.full((len(x),), -torch.inf, device=x.device), [])
+    state = state or Ascent(start, torch.full((len(start),), -torch.inf, device=start.device), [])
     x_adv = start
     for step, size in enumerate(step_sizes):
         probe = first_gradient_at if step == 0 and first_gradient_at is not None else x_adv
-        values, gradient = value_and_gradient(value, probe, x, budget)
+        values, gradient = p.value_and_gradient(probe)
         state.gradients += 1
         if probe is x_adv:
             state.keep(x_adv, values)
-        x_adv = budget.project(x_adv + size * gradient.sign(), x)
-    with torch.no_grad():
-        state.keep(x_adv, value(budget.to_8bit(x_adv, x)))
+        x_adv = p.budget.project(x_adv + size * gradient.sign(), p.x)
+    state.keep(x_adv, p.judged(x_adv))
     return state
 
 
@@ -126,7 +141,7 @@ class Attack:
 
     eps: float
     seed: int = 0
-    surrogate: str = "ste"
+    surrogate: str | None = "ste"
 
     def __post_init__(self):
         Linf(self.eps)
@@ -134,28 +149,34 @@ class Attack:
     def __call__(self, codec, x, objective=None) -> AttackResult:
         """Attack each image of x; see the module's text for what goes in and comes out."""
         objective = objective or Distortion()
-        if not isinstance(x, Tensor):
-            check_images(x, SMALLEST_SIDE)
-            return _joined([self(codec, image[None], objective) for image in x])
         check_images(x, SMALLEST_SIDE)
+        if not isinstance(x, Tensor):
+            return _joined([self(codec, image[None], objective) for image in x])
         began, budget = time.perf_counter(), Linf(self.eps)
-        device = getattr(codec, "device", x.device)
-        source = to_8bit(x.detach()).to(device)
-        value = objective.bind(codec, source, self.surrogate)
-        state = self._run(value, source, budget)
-        x_adv = budget.to_8bit(state.best, source).to(x.device)
+        source = to_8bit(x.detach()).to(getattr(codec, "device", x.device), torch.float32)
+        value = judge = objective.bind(codec, source, self.surrogate)
+        if self.surrogate in ("noise", "identity"):  # their values are not the codec's
+            judge = objective.bind(codec, source, None)
+        with torch.random.fork_rng(devices=[source.device] if source.is_cuda else []):
+            torch.manual_seed(self.seed)  # of the "noise" surrogate, the only one that draws
+            state = self._run(Problem(source, budget, value, judge, objective.flat_at_source))
+        x_adv = to_8bit(budget.to_8bit(state.best, source).to(x.device, x.dtype))
         return AttackResult(
             x_adv, state.best_value.to(x.device), torch.stack(state.trace), state.gradients,
             time.perf_counter() - began, **achieved(to_8bit(x.detach()), x_adv),
         )  # fmt: skip
 
-    def _run(self, value, x: Tensor, budget: Linf) -> Ascent:
+    def _run(self, p: Problem) -> Ascent:
         raise TypeError("Attack is a base: use RandomNoise, FGSM or PGD")
+
+    def _beside(self, p: Problem, seed: int) -> Tensor:
+        """A random point of the ball around the sources."""
+        return p.budget.project(p.x + self.eps * uniform_noise(p.x, seed), p.x)
 
 
 @dataclass(frozen=True)
 class RandomNoise(Attack):
-    """The control every attack must beat: noise of the same budget.
+    """The control every attack must beat: noise of the same budget. It needs no gradient, so it takes any codec.
 
     ``kind``: "uniform" in ±eps, or "sign", ±eps at random (the same RMS as a sign attack).
     """
@@ -167,22 +188,36 @@ class RandomNoise(Attack):
         if self.kind not in ("uniform", "sign"):
             raise ValueError(f"kind must be 'uniform' or 'sign', got {self.kind!r}")
 
-    def _run(self, value, x, budget):
-        noise = uniform_noise(x, self.seed)
-        x_adv = budget.project(x + self.eps * (noise.sign() if self.kind == "sign" else noise), x)
-        return ascend(value, x, budget, x_adv, [])
+    def __call__(self, codec, x, objective=None) -> AttackResult:
+        """Perturb each image of x. For a codec without gradient the ``objective`` of the result is NaN."""
+        return super().__call__(codec, x, objective if codec.differentiable else _Unknown())
+
+    def _run(self, p):
+        noise = uniform_noise(p.x, self.seed)
+        x_adv = p.budget.project(p.x + self.eps * (noise.sign() if self.kind == "sign" else noise), p.x)
+        values = p.judged(x_adv)
+        return Ascent(x_adv, values, [values.cpu()])
+
+
+class _Unknown:
+    """An objective that cannot be evaluated."""
+
+    flat_at_source = False
+
+    def bind(self, codec, x, surrogate):
+        return lambda x_adv: torch.full((len(x_adv),), torch.nan, device=x_adv.device)
 
 
 @dataclass(frozen=True)
 class FGSM(Attack):
     """Fast gradient sign method (Goodfellow 2015, arXiv 1412.6572): one step of size eps from x.
 
-    The gradient is taken at x plus uniform noise in ±eps, because at x itself it is zero for the default objective.
+    Where the objective is flat at x (distortion to the clean reconstruction) the gradient is taken at x plus uniform
+    noise in ±eps.
     """
 
-    def _run(self, value, x, budget):
-        probe = budget.project(x + self.eps * uniform_noise(x, self.seed), x)
-        return ascend(value, x, budget, x, [self.eps], first_gradient_at=probe)
+    def _run(self, p):
+        return ascend(p, p.x, [self.eps], self._beside(p, self.seed) if p.flat_at_source else None)
 
 
 @dataclass(frozen=True)
@@ -204,10 +239,9 @@ class PGD(Attack):
         if self.alpha is not None and not 0 < self.alpha <= 2 * self.eps:
             raise ValueError(f"alpha must be in (0, 2·eps] = (0, {2 * self.eps:.4g}], got {self.alpha!r}")
 
-    def _run(self, value, x, budget):
+    def _run(self, p):
         sizes = [self.alpha or self.eps * (self.steps - t) / self.steps for t in range(self.steps)]
         state = None
         for restart in range(self.restarts):
-            start = budget.project(x + self.eps * uniform_noise(x, self.seed + 7919 * restart), x)
-            state = ascend(value, x, budget, start, sizes, state=state)
+            state = ascend(p, self._beside(p, self.seed + 7919 * restart), sizes, state=state)
         return state

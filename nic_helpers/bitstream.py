@@ -20,7 +20,7 @@ from dataclasses import dataclass
 MAGIC, VERSION = b"NIC", 1
 _HEADER = struct.Struct(">3sBHB2sHH")
 LARGEST_SIDE = 65535
-MOST_PIXELS = 2**28  # a crafted header must not make the decoder allocate without end
+MOST_PIXELS = 2**26  # a crafted header must not make the decoder allocate without end
 
 
 class BitstreamError(ValueError):

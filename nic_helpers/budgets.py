@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ class Linf:
     eps: float
 
     def __post_init__(self):
-        if not isinstance(self.eps, (int, float)) or not 0 < self.eps <= 1:
+        if not isinstance(self.eps, Real) or not 0 < self.eps <= 1:
             raise ValueError(f"eps must be in (0, 1], got {self.eps!r}: pixels are in [0, 1], write 8/255, not 8")
         if self.levels < 1:
             raise ValueError(

@@ -118,21 +118,23 @@ class NeuralCodec:
     def _pad(self, x: Tensor) -> Tensor:
         s = self.arch.stride
         height, width = x.shape[2:]
-        return F.pad(x.to(self.device), (0, -width % s, 0, -height % s), mode="replicate")
+        return F.pad(x.to(self.device, torch.float32), (0, -width % s, 0, -height % s), mode="replicate")
 
     def walk(self, x: Tensor, surrogate: str | None = "ste", *, rate: bool = True, synthesis: bool = True) -> Walk:
         """All intermediate tensors of one pass over the padded image (see :func:`nic_helpers.models.walk`)."""
         check_images(x, SMALLEST_SIDE)
         return walk(self.arch, self.model, self._pad(x), _quantiser(surrogate), rate=rate, synthesis=synthesis)
 
-    def __call__(self, x: Tensor, surrogate: str | None = "ste", rate: bool = True) -> CodecOutput:
-        """Differentiable pass over x [B, 3, H, W].
+    def __call__(self, x: Images, surrogate: str | None = "ste", rate: bool = True) -> CodecOutput | list[CodecOutput]:
+        """Differentiable pass over x [B, 3, H, W] (for a list of [3, H, W]: a list of outputs).
 
         ``surrogate``: how the gradient gets through rounding: "ste" (round forward, identity backward), "noise"
         (uniform noise), "identity" (no quantisation), or None (true rounding: the gradient is zero). Context models
         use their parallel form here; their true reconstruction is :meth:`reconstruct`. Clamping passes the gradient.
         ``rate=False`` leaves ``bits`` empty and computes only what the reconstruction needs.
         """
+        if not isinstance(x, Tensor):
+            return [self(image[None], surrogate, rate) for image in x]
         w = self.walk(x, surrogate, rate=rate)
         x_hat = w.x_hat[..., : x.size(2), : x.size(3)]
         x_hat = x_hat + (x_hat.clamp(0, 1) - x_hat).detach()
@@ -207,7 +209,7 @@ class NeuralCodec:
 
     @torch.no_grad()
     def decode(self, streams: Sequence[bytes]) -> Images:
-        """Bitstreams -> images: [B, 3, H, W] in [0, 1], or a list where sizes differ.
+        """Bitstreams -> images on the CPU: [B, 3, H, W] in [0, 1], or a list where sizes differ.
 
         Raises :class:`nic_helpers.bitstream.BitstreamError` for anything that is not a whole, undamaged stream of this
         codec, before the entropy decoder runs.
@@ -225,7 +227,7 @@ class NeuralCodec:
         else:
             z_hat = self.coder.decode_bottleneck(packet.strings[1], (rows // 64, columns // 64))
             y_hat = self.coder.decode_latents(packet.strings[0], z_hat)
-        return self._synthesise(y_hat, packet.height, packet.width)
+        return self._synthesise(y_hat, packet.height, packet.width).cpu()
 
 
 def _quantiser(surrogate: str | None):
@@ -261,6 +263,8 @@ def load_codec(name: str, quality: int | None = None, weights: str | Path = "bun
         return ClassicalCodec(name, quality)
     if name not in ARCHITECTURES:
         raise ValueError(f"unknown codec {name!r}: there are {', '.join(codec_names())}")
+    if quality is not None and (not isinstance(quality, int) or isinstance(quality, bool)):
+        raise ValueError(f"{name}'s quality is a whole number, got {quality!r}")
     if quality is None:
         have = available_qualities(name, str(weights))
         raise ValueError(f"{name} needs a quality: one of {', '.join(map(str, have))}")

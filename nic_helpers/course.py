@@ -37,14 +37,13 @@ class Profile:
     weights: str
     crop: int | None
     limit: int | None
-    steps: int  # of iterative attacks
     says: str
 
 
 PROFILES = {
-    "quick": Profile("bundled", "bundled", 192, 4, 10, "bundled images and weights, small crops, few steps"),
-    "standard": Profile("kodak", "bundled", 256, None, 40, "bundled weights on Kodak; attacks on 256×256 crops"),
-    "full": Profile("kodak", "zoo", None, None, 100, "the zoo's weights on whole Kodak images"),
+    "quick": Profile("bundled", "bundled", 192, 4, "bundled images and weights, small crops"),
+    "standard": Profile("kodak", "bundled", 256, None, "bundled weights on Kodak; attacks on 256×256 crops"),
+    "full": Profile("kodak", "zoo", None, None, "the zoo's weights on whole Kodak images"),
 }
 
 
@@ -106,7 +105,7 @@ def begin(notebook: str, profile: str = "quick", seed: int = 0, whole: bool = Fa
           limit: int | None = None, source: str | None = None) -> Run:  # fmt: skip
     """Resolve a profile, load its images, set the figures' theme, and print what was resolved.
 
-    ``whole``: whole images even where the profile crops; ``lossless_only``: no image that was ever stored as JPEG (for
+    ``whole``: whole images even where the profile crops; ``lossless_only``: no image that is stored as JPEG (for
     rate–distortion plots); ``limit``: at most so many images; ``source``: another image set than the profile's.
     """
     if profile not in PROFILES:

@@ -17,13 +17,17 @@ from compressai._CXX import pmf_to_quantized_cdf
 from compressai.ans import BufferedRansEncoder, RansDecoder
 from torch import Tensor, nn
 
+from nic_helpers.bitstream import BitstreamError
 from nic_helpers.models import Architecture
 
 _PRECISION = 16  # bits of the quantised probabilities
 _TAIL = 1e-9
 _LARGEST_SYMBOL = 2**27
 SCALE_TABLE = torch.from_numpy(np.exp(np.linspace(np.log(0.11), np.log(256), 64)))  # as CompressAI's
-_SLACK = 16  # zero bytes fed after a string for each symbol, so that no input can make the decoder read out of bounds
+# A string is followed by zero bytes, so that no input makes the decoder read out of bounds: an ordinary symbol takes up
+# to two bytes, and each half byte of an escape's length can ask for fifteen more half bytes.
+_SLACK_PER_SYMBOL, _SLACK_PER_BYTE = 8, 16
+_LONGEST_PER_SYMBOL = 16  # bytes; no encoder writes more, and a longer string is refused
 
 
 class Tables:
@@ -41,8 +45,6 @@ class Tables:
 
     def encode(self, symbols: np.ndarray, indexes: np.ndarray) -> bytes:
         """Integer symbols and their tables' indexes (flat, in coding order) -> bytes."""
-        if symbols.size and np.abs(symbols).max() > _LARGEST_SYMBOL:  # also what NaN becomes as an integer
-            raise ValueError("the latents are not finite or far out of range: this image cannot be coded")
         encoder = BufferedRansEncoder()
         compact, *tables = self._part(indexes)
         encoder.encode_with_indexes(symbols.tolist(), compact, *tables)
@@ -57,8 +59,10 @@ class Decoder:
     """Reads symbols off one string in coding order."""
 
     def __init__(self, tables: Tables, string: bytes, count: int):
+        if len(string) > _LONGEST_PER_SYMBOL * count + 64:
+            raise BitstreamError(f"a string of {len(string)} bytes is too long for {count} symbols")
         self._tables, self._rans = tables, RansDecoder()
-        self._rans.set_stream(string + bytes(_SLACK * count + 64))
+        self._rans.set_stream(string + bytes(_SLACK_PER_SYMBOL * count + _SLACK_PER_BYTE * len(string) + 64))
 
     def read(self, indexes: np.ndarray) -> np.ndarray:
         """The next len(indexes) symbols."""
@@ -120,7 +124,7 @@ class EntropyCoder:
 
     def quantise_bottleneck(self, v: Tensor) -> Tensor:
         """Integer symbols of what the bottleneck codes (z, or y without side information), float64 on the CPU."""
-        return torch.round(v.double().cpu() - self.medians)
+        return torch.round(_codable(v) - self.medians)
 
     def encode_bottleneck(self, symbols: Tensor) -> bytes:
         """Symbols [1, C, h, w] -> string."""
@@ -136,7 +140,7 @@ class EntropyCoder:
     @torch.no_grad()
     def latents(self, y: Tensor, z_hat: Tensor, encode: bool = False) -> tuple[Tensor, bytes]:
         """What the decoder rebuilds from y [1, M, h, w] given ẑ: (ŷ float64, its string, empty unless ``encode``)."""
-        y = y.double().cpu()
+        y = _codable(y)
         if self.arch.context:
             return self._wavefront(self.h_s(z_hat), y=y, encode=encode)
         scales, means = self._scales_and_means(z_hat)
@@ -191,6 +195,14 @@ class EntropyCoder:
         if encode:
             coded = self.gaussian.encode(*(np.concatenate(part) for part in zip(*written, strict=True)))
         return y_hat[None, :, 2:-2, 2:-2], coded
+
+
+def _codable(v: Tensor) -> Tensor:
+    """v as float64 on the CPU; a ValueError for values that no range coder takes."""
+    v = v.double().cpu()
+    if not bool((v.abs() < _LARGEST_SYMBOL).all()):  # false for NaN too
+        raise ValueError("the latents are not finite or far out of range: this image cannot be coded")
+    return v
 
 
 def _scale_indexes(scales: Tensor) -> np.ndarray:

@@ -79,14 +79,22 @@ def from_pil(image: Image.Image) -> Tensor:
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max() > 255 or image.mode.startswith("I;16") else 255.0
-        image = Image.fromarray(np.clip(np.rint(values * 255.0 / top), 0, 255).astype(np.uint8))
+        image = _to_8bit_grey(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     array = np.array(image.convert("RGB"))
     return torch.from_numpy(array).permute(2, 0, 1).contiguous().float() / 255
+
+
+def _to_8bit_grey(image: Image.Image) -> Image.Image:
+    """A 16-bit, 32-bit or floating-point grey image in 8 bits: the smallest usual range that holds its values."""
+    values = np.asarray(image, dtype=np.float64)
+    ranges = (65535,) if image.mode.startswith("I;16") else ((1, 255, 65535) if image.mode == "F" else (255, 65535))
+    top = next((t for t in ranges if values.max() <= t), None)
+    if top is None or not values.min() >= 0:
+        raise ValueError(f"grey values from {values.min()} to {values.max()} fit no usual range")
+    return Image.fromarray(np.rint(values * 255.0 / top).astype(np.uint8))
 
 
 def to_pil(x: Tensor) -> Image.Image:
@@ -131,7 +139,7 @@ def load_image(path: str | Path) -> Tensor:
             return from_pil(image)
     except FileNotFoundError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # Pillow's readers raise many kinds for damaged files
         raise OSError(f"cannot read {path} as an image: {error}") from error
 
 
@@ -215,7 +223,7 @@ def load_named_images(
 ) -> dict[str, Tensor]:
     """Images by name: ``"bundled"`` (256×256 crops of images that scikit-image installs), ``"kodak"``, or a folder.
 
-    Returns name -> [3, H, W] in [0, 1] on the 8-bit grid. ``lossless_only`` leaves out bundled images stored as JPEG.
+    Returns name -> [3, H, W] in [0, 1] on the 8-bit grid. ``lossless_only`` leaves out bundled images stored as JPEG files.
     Kodak comes from ``NIC_KODAK_DIR``, else is downloaded once, each file checked by its SHA-256.
     """
     if source == "bundled":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import pandas as pd
@@ -25,6 +26,19 @@ def _same(a: Tensor, b: Tensor) -> None:
         raise ValueError(f"images of different shapes cannot be compared: {tuple(a.shape)} and {tuple(b.shape)}")
 
 
+def on_lists(metric):
+    """Let a metric of two batches also take two lists of [3, H, W] of any sizes; values per image in one tensor."""
+
+    @functools.wraps(metric)
+    def wrapped(a: Images, b: Images) -> Tensor:
+        if isinstance(a, Tensor) and isinstance(b, Tensor):
+            return metric(a, b)
+        return torch.cat([metric(p[None], q[None]) for p, q in zip(a, b, strict=True)])
+
+    return wrapped
+
+
+@on_lists
 def mse(a: Tensor, b: Tensor) -> Tensor:
     """Mean squared error per image [B] of two batches [B, 3, H, W] in [0, 1], as 8-bit images."""
     _same(a, b)
@@ -36,20 +50,22 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     return (-10 * torch.log10(mse(a, b).clamp_min(1e-30))).clamp_max(PSNR_CAP)
 
 
+@on_lists
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """SSIM per image [B] (Wang 2004: 11×11 Gaussian window, σ 1.5), mean over RGB; NaN below 11 pixels."""
     _same(a, b)
     if min(a.shape[2:]) < 11:
         return torch.full((len(a),), math.nan, dtype=torch.float64)
-    return _ssim(to_8bit(a), to_8bit(b), data_range=1.0, size_average=False).double()
+    return _ssim(to_8bit(a).float(), to_8bit(b).float(), data_range=1.0, size_average=False).double()
 
 
+@on_lists
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     """MS-SSIM per image [B] (Wang 2003, five scales), mean over RGB; NaN where a side is below 161 pixels."""
     _same(a, b)
     if min(a.shape[2:]) < MS_SSIM_SMALLEST:
         return torch.full((len(a),), math.nan, dtype=torch.float64)
-    return _ms_ssim(to_8bit(a), to_8bit(b), data_range=1.0, size_average=False).double()
+    return _ms_ssim(to_8bit(a).float(), to_8bit(b).float(), data_range=1.0, size_average=False).double()
 
 
 #: Full-reference qualities: name -> function of two batches.

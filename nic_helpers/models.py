@@ -150,7 +150,7 @@ def walk(
     ``rate=False`` skips everything that the reconstruction does not depend on; ``synthesis=False`` skips the decoder's
     transform. ``amp`` runs the transforms in that precision (the entropy models always run in float32).
     For a context model the reconstruction is g_s(quantise(y)), as in CompressAI's forward; what its decoder really
-    rebuilds is :func:`sequential_latents`.
+    rebuilds is :meth:`nic_helpers.entropy.EntropyCoder.latents`.
     """
 
     def run(transform: nn.Module, v: Tensor) -> Tensor:

@@ -24,11 +24,19 @@ class Distortion:
         if self.reference not in REFERENCES:
             raise ValueError(f"reference must be one of {', '.join(REFERENCES)}, got {self.reference!r}")
 
+    @property
+    def flat_at_source(self) -> bool:
+        """Whether the gradient at x' = x is zero: there the distance to the clean reconstruction has its minimum."""
+        return self.reference == "clean"
+
     def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[[Tensor], Tensor]:
-        """A function x' [B, 3, H, W] -> values [B]; the clean reconstruction is computed here, once."""
+        """A function x' [B, 3, H, W] -> values [B]; the clean reconstruction is computed here, once.
+
+        The reference is the rounding codec's output whatever the surrogate (in the parallel form for context models).
+        """
         if self.reference == "clean":
             with torch.no_grad():
-                target = codec(x, surrogate, rate=False).x_hat
+                target = codec(x, None, rate=False).x_hat
         else:
             target = x
 
@@ -42,6 +50,8 @@ class Distortion:
 @dataclass(frozen=True)
 class Rate:
     """Estimated bits per pixel, all branches."""
+
+    flat_at_source = False
 
     def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[[Tensor], Tensor]:
         """A function x' [B, 3, H, W] -> values [B]."""

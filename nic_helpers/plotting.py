@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -144,7 +145,7 @@ def ladder(table: pd.DataFrame, value: str, ylabel: str, ax=None, clean: str | N
 
 def heat(ax, values, title: str, label: str, cmap: str = "magma", vmin: float | None = None, vmax: float | None = None):
     """A map [h, w] as an image with its colour bar."""
-    shown = ax.imshow(np.asarray(values), cmap=cmap, interpolation="nearest", vmin=vmin, vmax=vmax)
+    shown = ax.imshow(torch.as_tensor(values).detach().cpu(), cmap=cmap, interpolation="nearest", vmin=vmin, vmax=vmax)
     ax.set_title(title, fontsize=10)
     ax.axis("off")
     ax.figure.colorbar(shown, ax=ax, label=label, shrink=0.8)

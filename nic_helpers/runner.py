@@ -20,6 +20,7 @@ from pathlib import Path
 from nic_helpers.settings import PROJECT, data_dir
 
 PROFILES = ("quick", "standard", "full")
+FOLDERS = ("NIC_KODAK_DIR", "NIC_DATA_DIR", "NIC_BUILD_DIR")
 
 
 class UsageError(ValueError):
@@ -88,7 +89,8 @@ def plan(notebooks: list[Path], profile: str, extra: dict) -> list[Job]:
             have = sorted({n for names in known.values() for n in names})
             raise UsageError(f"no chosen notebook has a parameter {name!r}: there are {', '.join(have)}")
     package = hashlib.sha256()
-    for path in [*sorted((PROJECT / "nic_helpers").glob("*.py")), data_dir() / "checkpoints" / "manifest.json"]:
+    inputs = [*sorted((PROJECT / "nic_helpers").glob("*.py")), PROJECT / "constraints.txt"]
+    for path in [*inputs, data_dir() / "checkpoints" / "manifest.json", *sorted((data_dir() / "reference").glob("*"))]:
         if path.is_file():
             package.update(path.read_bytes())
     settings = {k: os.environ.get(k) for k in ("NIC_KODAK_DIR", "NIC_DEVICE")}
@@ -131,6 +133,7 @@ def isolate(build: Path) -> None:
     profile.mkdir(exist_ok=True)
     # the kernel talks to this machine only; its warning that it does so unencrypted would come with every notebook
     (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40\n")
+    os.environ.pop("JUPYTER_PATH", None)  # it would outrank the environment's own kernels
     # a user-level kernelspec named python3 would otherwise win over the environment's own
     os.environ |= {"JUPYTER_PREFER_ENV_PATH": "1", "NIC_PREFIX": sys.prefix, "NIC_BUILD_DIR": str(build)}
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
@@ -140,6 +143,8 @@ def execute(job: Job, build: Path) -> None:
     """Run one notebook into the build folder, then write it as HTML."""
     import papermill
 
+    for leftover in products(job, build):
+        leftover.unlink()
     output = build / "executed" / job.path.name
     output.parent.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(
@@ -172,12 +177,20 @@ def formulas_to_mathml(text: str) -> str:
     return re.sub(r"(?<![\\$])\$([^$\n]+)\$", lambda m: convert(m[1]), text)
 
 
+def products(job: Job, build: Path) -> list[Path]:
+    """The figures and tables that a notebook has written."""
+    return [p for folder in ("figures", "results") for p in sorted((build / folder).glob(f"{job.name[:2]}_*"))]
+
+
 def publish(job: Job, build: Path) -> None:
-    """Copy a notebook's figures and tables from the build folder to the committed ones."""
-    for source, target in ((build / "figures", PROJECT / "figures"), (build / "results", data_dir() / "results")):
+    """Replace a notebook's committed figures and tables by those of the build folder."""
+    targets = {"figures": PROJECT / "figures", "results": PROJECT / "data" / "results"}
+    for target in targets.values():
         target.mkdir(parents=True, exist_ok=True)
-        for path in source.glob(f"{job.name[:2]}_*"):
-            shutil.copy2(path, target / path.name)
+        for old in target.glob(f"{job.name[:2]}_*"):
+            old.unlink()
+    for path in products(job, build):
+        shutil.copy2(path, targets[path.parent.name] / path.name)
 
 
 def table(rows: list[tuple[str, str, str]]) -> str:
@@ -211,12 +224,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None, notebooks: Path | None = None, build: Path | None = None) -> int:
     """Run; the exit status is 0 if all went well, 1 if a notebook failed, 2 for a usage error."""
     a = parse(argv)
+    for name in FOLDERS:  # notebooks run in their own folder: a relative path means where the command was given
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).resolve())
     build = build or Path(os.environ.get("NIC_BUILD_DIR") or PROJECT / "build").resolve()
     try:
         if a.profile not in PROFILES:
             raise UsageError(f"no profile {a.profile!r}: there are {', '.join(PROFILES)}")
         if a.publish and a.profile != "standard":
             raise UsageError("--publish goes with --profile standard: only that run's figures are committed")
+        if a.publish and a.p:
+            raise UsageError("--publish goes without -p: what is committed is the profile's own run")
         extra = {name: parse_value(value) for name, value in a.p}
         if "profile" in extra:
             raise UsageError("give the profile with --profile, not -p")
@@ -225,11 +243,11 @@ def main(argv: list[str] | None = None, notebooks: Path | None = None, build: Pa
     except UsageError as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return 2
-    build.mkdir(parents=True, exist_ok=True)
     state = State(build / "state.json")
     rows: list[tuple[str, str, str]] = []
     failed = None
     if not a.dry_run:
+        build.mkdir(parents=True, exist_ok=True)
         isolate(build)
     for k, job in enumerate(jobs):
         fresh = state.done.get(job.name) == job.key and (build / "html" / f"{job.name}.html").is_file()

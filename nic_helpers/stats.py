@@ -106,6 +106,8 @@ def quality_at(reference: pd.DataFrame, value: float, quality: str = "psnr", rat
     return float(PchipInterpolator(np.log(curve[rate]), curve[quality])(np.log(value)))
 
 
-def saving(reference: pd.DataFrame, point: pd.Series | dict, quality: str = "psnr", rate: str = "bpp") -> float:
-    """Bytes saved (%, negative is fewer) at one point's own quality against a curve interpolated there."""
+def rate_difference(
+    reference: pd.DataFrame, point: pd.Series | dict, quality: str = "psnr", rate: str = "bpp"
+) -> float:
+    """Bytes (%, negative: fewer) at one point's own quality, against a curve interpolated there."""
     return 100 * (point[rate] / rate_at(reference, point[quality], quality, rate) - 1)

@@ -45,7 +45,7 @@ class Settings:
     seed: int = 0
     bf16: bool | None = None  # transforms in bfloat16; None: for all but Cheng2020 (see below)
     channels_last: bool = False  # it crashed Cheng2020 training on a CPU, and helps the GDN codecs
-    start: str | None = None  # weights (safetensors or state.pt) to begin from, instead of the PCA initialisation
+    start: str | None = None  # another run's state.pt to begin from, instead of the PCA initialisation
     lmbda: float = field(init=False)
 
     def __post_init__(self):
@@ -55,8 +55,9 @@ class Settings:
             object.__setattr__(self, "bf16", not self.arch.startswith("cheng2020"))
         if self.arch not in ARCHITECTURES:
             raise ValueError(f"unknown architecture {self.arch!r}: there are {', '.join(ARCHITECTURES)}")
-        if self.quality not in LAMBDAS:
-            raise ValueError(f"quality must be one of {', '.join(map(str, LAMBDAS))}, got {self.quality!r}")
+        if self.quality not in ARCHITECTURES[self.arch].qualities:
+            have = ", ".join(map(str, ARCHITECTURES[self.arch].qualities))
+            raise ValueError(f"the quality of {self.arch} must be one of {have}, got {self.quality!r}")
         expected = len(ARCHITECTURES[self.arch].published_widths[1])
         if len(self.widths) != expected:
             raise ValueError(
@@ -318,7 +319,8 @@ def train(
         nn.Module.load_state_dict(model, start["model"], strict=False)
         _rescale_latents(arch, model, math.sqrt(s.lmbda / start["lmbda"]))
     else:
-        pca_initialise(s.arch, model, crops.batch(256, s.crop, s.seed, 2**31), s.lmbda)
+        enough = 2**22 // s.crop**2  # 4 Mpx of crops
+        pca_initialise(s.arch, model, crops.batch(enough, s.crop, s.seed, 2**31), s.lmbda)
     model.to(device)
     if s.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -330,6 +332,7 @@ def train(
         optimiser.load_state_dict(state["optimiser"])
         first, seconds = state["step"], state["seconds"]
     amp = torch.bfloat16 if s.bf16 else None
+    _drop_rows_after(log_path, first)
     began, mean = time.perf_counter() - seconds, np.zeros(3)
     model.train()
     for step in range(first, s.steps):
@@ -359,7 +362,8 @@ def train(
             _append_row(log_path, row)
             print(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
             new = {"settings": json.dumps(asdict(s)), "step": done, "seconds": time.perf_counter() - began,
-                   "lmbda": s.lmbda, "optimiser": optimiser.state_dict(),
+                   "lmbda": s.lmbda,
+                "hardware": _hardware(device), "optimiser": optimiser.state_dict(),
                    "model": {k: v.contiguous() for k, v in model.state_dict().items()}}  # fmt: skip
             _write_atomically(state_path, lambda p, new=new: torch.save(new, p))
         if on_step:
@@ -369,18 +373,45 @@ def train(
 
 
 def export(state_path: Path, target: Path) -> None:
-    """Write a run's state as half-precision weights with its card in the header."""
+    """Write a run's state as half-precision weights with its card in the header.
+
+    The card's ``stages`` goes back through the runs that this one began from. The bottleneck's quantiles, which say how
+    far its coding tables reach, are set to its learnt tails; the medians stay where training rounded.
+    """
     state = torch.load(state_path, map_location="cpu", weights_only=True)
     settings = json.loads(state["settings"])
-    card = {k: settings[k] for k in ("arch", "quality", "lmbda", "batch", "crop", "lr", "seed")}
-    card |= {
-        "steps": state["step"],
-        "widths": " ".join(map(str, settings["widths"])),
-        "seconds": round(state["seconds"]),
-    }
-    if settings["start"]:
-        card["start"] = "/".join(Path(settings["start"]).parts[-2:])
-    save_weights(target, state["model"], card)
+    model = ARCHITECTURES[settings["arch"]].build(*settings["widths"])
+    nn.Module.load_state_dict(model, state["model"], strict=False)
+    medians = model.entropy_bottleneck.quantiles[:, :, 1].detach().clone()
+    model.entropy_bottleneck._update_quantiles()
+    model.entropy_bottleneck.quantiles.data[:, :, 1] = medians
+    card = {k: settings[k] for k in ("arch", "quality", "lmbda", "seed")}
+    card |= {"widths": " ".join(map(str, settings["widths"])), "stages": json.dumps(_stages(state_path))}
+    save_weights(target, model.state_dict(), card)
+
+
+def _stages(state_path: Path) -> list[dict]:
+    """The runs that led to a state, first to last: what each was and what it took."""
+    state = torch.load(state_path, map_location="cpu", weights_only=True)
+    settings = json.loads(state["settings"])
+    earlier = _stages(Path(settings["start"])) if settings["start"] and Path(settings["start"]).is_file() else []
+    stage = {k: settings[k] for k in ("quality", "batch", "crop", "lr", "bf16")}
+    stage |= {"steps": state["step"], "minutes": round(state["seconds"] / 60), "hardware": state.get("hardware", "")}
+    return [*earlier, stage]
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} CPU thread{'s'[: torch.get_num_threads() != 1]}"
+
+
+def _drop_rows_after(path: Path, step: int) -> None:
+    """Take back the log's rows of steps that a killed run had not saved."""
+    if path.exists():
+        header, *rows = path.read_text().splitlines()
+        kept = [r for r in rows if int(r.split(",")[0]) <= step]
+        _write_atomically(path, lambda p: p.write_text("\n".join([header, *kept]) + "\n"))
 
 
 def _append_row(path: Path, row: dict) -> None:
@@ -398,14 +429,13 @@ def _rescale_latents(arch, model: nn.Module, factor: float) -> None:
 
     The last analysis layer is scaled up and the first synthesis layer down; so are what reads or predicts latents.
     """
-    if arch.name.startswith("cheng2020") or arch.context:
-        return  # their first synthesis layer is not linear in ŷ: leave the change of scale to the training
+    if arch.context or not arch.side_information:
+        # what reads ŷ here, a context model or a learned density, does not simply scale: left to the training
+        return
     _shrink(model.g_a[-1], factor)
     model.g_s[0].weight.data.div_(factor)
-    if arch.side_information:
-        model.h_a[0].weight.data.div_(factor)
-        last = model.h_s[-1] if arch.means else model.h_s[-2]
-        _shrink(last, factor)
+    model.h_a[0].weight.data.div_(factor)
+    _shrink(model.h_s[-1] if arch.means else model.h_s[-2], factor)
 
 
 def main(argv: list[str] | None = None) -> None:

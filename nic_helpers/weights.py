@@ -96,7 +96,11 @@ def load_weights(arch: str, quality: int, weights: str | Path = "bundled") -> We
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}: weights must be 'bundled', 'zoo' or the path of a file")
-    return _read(path, "file", quality)
+    found = _read(path, "file", quality)
+    for key, wanted in (("arch", arch), ("quality", str(quality))):
+        if found.card.get(key, wanted) != wanted:
+            raise ValueError(f"{path} holds weights of {key} {found.card[key]}, not {wanted}")
+    return found
 
 
 def _bundled(arch: str, quality: int) -> Weights:
@@ -124,7 +128,8 @@ def _zoo(arch: str, quality: int) -> Weights:
     digest = name.split(".")[0].rsplit("-", 1)[1]  # the zoo puts the first 8 hex digits of the SHA-256 into the name
     folder = data_dir() / "zoo"
     path = folder / name
-    if not path.is_file():
+    fetched = not path.is_file()
+    if fetched:
         try:  # pooch writes to a temporary file and moves it: an interrupted download leaves nothing behind
             pooch.retrieve(url, known_hash=None, fname=name, path=folder)
         except Exception as error:
@@ -132,7 +137,12 @@ def _zoo(arch: str, quality: int) -> Weights:
                 f"cannot fetch {url} ({type(error).__name__}: {error}). Use weights='bundled', or download the file "
                 f"elsewhere and put it in {folder}, or pass its path as weights."
             ) from error
-    return _read(path, "zoo", quality, digest)
+    try:
+        return _read(path, "zoo", quality, digest)
+    except ValueError:
+        if fetched:
+            path.unlink()
+        raise
 
 
 def _read(path: Path, source: str, quality: int, expected: str | None = None) -> Weights:
@@ -140,7 +150,7 @@ def _read(path: Path, source: str, quality: int, expected: str | None = None) ->
     if expected and not digest.startswith(expected):
         raise ValueError(
             f"{path} is damaged or not the file it should be: its SHA-256 begins {digest[:12]}, expected {expected[:12]}. "
-            + ("Restore it with git checkout." if source == "bundled" else "Delete it, so that it is fetched again.")
+            + ("Restore it with git checkout." if source == "bundled" else "It is fetched again once it is gone.")
         )
     card: dict[str, str] = {}
     try:

@@ -113,7 +113,8 @@ def test_restarts_never_hurt_and_cost_what_they_say(hyperprior, crops):
 
 def test_the_gradient_at_the_source_is_zero_so_fgsm_starts_beside_it(hyperprior, crops):
     value = Distortion().bind(hyperprior, crops, "ste")
-    assert attacks.value_and_gradient(value, crops, crops, Linf(EPS))[1].abs().max() == 0
+    problem = attacks.Problem(crops, Linf(EPS), value, value, True)
+    assert problem.value_and_gradient(crops)[1].abs().max() == 0
     assert attacks.FGSM(EPS)(hyperprior, crops).linf.min() > 0
 
 
@@ -130,6 +131,19 @@ def test_each_reference_is_what_its_objective_raises(reference, hyperprior, crop
         x_adv = attack(hyperprior, crops, Distortion(reference)).x_adv
         rows[name] = metrics.before_after(hyperprior, crops, x_adv, real_rate=False)[column].mean()
     assert rows["pgd"] < rows["noise"]
+
+
+def test_the_noise_surrogate_is_seeded_and_judged_by_the_rounding_codec(hyperprior, crops):
+    attack = attacks.PGD(EPS, steps=3, surrogate="noise")
+    first, second = attack(hyperprior, crops), attack(hyperprior, crops)
+    assert torch.equal(first.x_adv, second.x_adv)
+    truth = (hyperprior.reconstruct(first.x_adv) - hyperprior.reconstruct(crops)).pow(2).mean((1, 2, 3))
+    torch.testing.assert_close(first.objective, truth, rtol=1e-3, atol=1e-7)
+
+
+def test_other_precisions_come_back_as_they_went_in(hyperprior, crops):
+    result = attacks.FGSM(EPS)(hyperprior, crops.double())
+    assert result.x_adv.dtype == torch.float64 and result.linf.max() <= EPS + 1e-9
 
 
 def test_the_rate_attack_inflates_real_bytes_more_than_noise(hyperprior, cheng, crops):
@@ -173,3 +187,5 @@ def test_a_classical_codec_says_how_to_attack_it(x):
 
     with pytest.raises(TypeError, match="BPDA"):
         attacks.FGSM(EPS)(load_codec("jpeg"), x)
+    noise = attacks.RandomNoise(EPS)(load_codec("jpeg"), x)
+    assert noise.linf.max() <= EPS + 1e-6 and noise.objective.isnan().all()

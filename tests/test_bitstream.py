@@ -68,12 +68,19 @@ from nic_helpers.bitstream import pack
 rng = random.Random(0)
 for name in ("bmshj2018-hyperprior", "cheng2020-anchor"):
     codec = load_codec(name, 3, device="cpu")
-    for fill in (bytes(4), b"\\xff" * 4, b"\\xff" * 400, rng.randbytes(4), rng.randbytes(4000)):
-        stream = pack(name, 3, codec.weights.sha256, 128, 64, (fill, fill[::-1]))
+    for fill in (bytes(4), b"\\xff" * 4, b"\\xff" * 400, rng.randbytes(4), rng.randbytes(4000), b"\\xff" * 8000):
+        stream = pack(name, 3, codec.weights.sha256, 256, 192, (fill, fill[::-1]))
         image = codec.decode([stream])
-        assert image.shape == (1, 3, 128, 64) and bool(((image >= 0) & (image <= 1) | image.isnan()).all())
+        assert image.shape == (1, 3, 256, 192) and bool(((image >= 0) & (image <= 1) | image.isnan()).all())
 print("survived")
 """
+
+
+def test_strings_longer_than_any_encoder_writes_are_refused(hyperprior):
+    for strings in ((bytes(4), b"\xff" * 400_000), (b"\xff" * 4_000_000, bytes(4))):
+        stream = pack(hyperprior.name, 3, hyperprior.weights.sha256, 64, 64, strings)
+        with pytest.raises(BitstreamError, match="too long"):
+            hyperprior.decode([stream])
 
 
 def test_crafted_strings_with_a_valid_checksum_do_not_crash_the_process():

@@ -58,6 +58,7 @@ def test_lists_of_different_sizes_come_back_as_lists(hyperprior, x):
     images = [x[0], x[1, :, :32, :48]]
     decoded = hyperprior.decode(hyperprior.encode(images))
     assert [d.shape for d in decoded] == [im.shape for im in images]
+    assert [o.x_hat.shape[1:] for o in hyperprior(images)] == [im.shape for im in images]
     for a, b, c in zip(decoded, hyperprior.reconstruct(images), hyperprior.roundtrip(images).x_hat, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
         torch.testing.assert_close(a, c, atol=1e-5, rtol=0)
@@ -158,11 +159,20 @@ def test_reconstruct_with_a_surrogate_is_differentiable(hyperprior, x):
 
 
 # --------------------------------------------------------------------------------------------------------- loading
+def test_latents_that_no_coder_takes_are_refused(hyperprior, x, monkeypatch):
+    for value in (float("nan"), 1e12):
+        monkeypatch.setattr(hyperprior.model.g_a, "forward", lambda v, value=value: torch.full((1, 160, 4, 4), value))
+        with pytest.raises(ValueError, match="cannot be coded"):
+            hyperprior.encode(x[:1])
+
+
 def test_unknown_names_say_what_there_is():
     with pytest.raises(ValueError, match="bmshj2018-hyperprior"):
         load_codec("nonsense", 3)
     with pytest.raises(ValueError, match=r"bundled.*qualities"):
         load_codec("bmshj2018-hyperprior", 99)
+    with pytest.raises(ValueError, match="whole number"):
+        load_codec("bmshj2018-hyperprior", "3")
     with pytest.raises(ValueError, match="needs a quality: one of 1"):
         load_codec("bmshj2018-hyperprior")
     with pytest.raises(ValueError, match="unknown surrogate"):

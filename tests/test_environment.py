@@ -1,3 +1,4 @@
+import importlib.metadata
 import os
 import re
 import stat
@@ -37,6 +38,20 @@ def test_constraints_pin_what_is_installed_and_repeat_nothing():
     names = [name_of(line) for line in lines]
     assert all("==" in line for line in lines) and len(set(names)) == len(names)
     assert not set(names) & {name_of(r) for r in DIRECT}
+
+
+def test_the_installed_environment_is_the_pinned_one():
+    lines = [line for line in (PROJECT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    wanted = dict(line.split("==") for line in [*lines, *DIRECT])
+    installed = {name_of(d.name): d.version for d in importlib.metadata.distributions()}
+    differing = {
+        n: installed[name_of(n)]
+        for n, v in wanted.items()
+        if installed.get(name_of(n), v).split("+")[0] != v.split("+")[0]
+    }
+    assert not differing and {name_of(r) for r in DIRECT} <= set(installed)
+    check = subprocess.run([sys.executable, "-m", "pip", "check"], capture_output=True, text=True, check=False)
+    assert check.returncode == 0, check.stdout
 
 
 def test_no_package_beyond_the_declared_is_imported():

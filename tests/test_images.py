@@ -1,4 +1,6 @@
 import hashlib
+import http.server
+import threading
 
 import numpy as np
 import pytest
@@ -49,6 +51,14 @@ def test_16bit_grey_is_scaled_not_clipped(tmp_path):
     values = (RAMP.astype(np.uint16)) * 257
     Image.fromarray(values).save(tmp_path / "a.png")
     assert (load_image(tmp_path / "a.png")[0] * 255).round().to(torch.uint8).equal(torch.from_numpy(RAMP))
+
+
+def test_floating_point_grey_takes_its_usual_range_or_is_refused():
+    for top in (1.0, 255.0, 65535.0):
+        x = from_pil(Image.fromarray(np.array([[0, top / 2, top]], dtype=np.float32)))
+        assert (x[0, 0] * 255).round().tolist() in ([0, 127, 255], [0, 128, 255])
+    with pytest.raises(ValueError, match="no usual range"):
+        from_pil(Image.fromarray(np.array([[-5.0, 2.0]], dtype=np.float32)))
 
 
 def test_cmyk_becomes_rgb():
@@ -132,6 +142,28 @@ def test_kodak_download_goes_on_where_it_was_interrupted(tiny_kodak, serve, monk
     (tiny_kodak / "kodim01.png").unlink()  # already here: not asked for again
     assert len(load_images("kodak")) == 2
     assert sorted(p.name for p in (tmp_path / "data" / "kodak").iterdir()) == ["kodim01.png", "kodim02.png"]
+
+
+def test_a_download_cut_off_in_the_middle_leaves_nothing_behind(tiny_kodak, monkeypatch, tmp_path):
+    class Cut(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            content = (tiny_kodak / "kodim01.png").read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) // 2])
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Cut)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("NIC_KODAK_URL", f"http://127.0.0.1:{server.server_port}/")
+    with pytest.raises(ConnectionError, match="0 of 24"):
+        load_images("kodak")
+    server.shutdown()
+    server.server_close()
+    assert not list((tmp_path / "data" / "kodak").glob("*"))
 
 
 def test_kodak_file_with_a_wrong_hash_is_refused(tiny_kodak, serve, monkeypatch):

@@ -40,6 +40,13 @@ def test_small_images_have_no_ms_ssim(pair):
     assert math.isnan(metrics.ssim(x[..., :8, :8], y[..., :8, :8]).item())
 
 
+def test_metrics_take_lists_of_different_sizes(pair):
+    x, y = pair
+    lists = [x[0], x[0, :, :200, :180]], [y[0], y[0, :, :200, :180]]
+    for metric in (metrics.psnr, metrics.ssim, metrics.ms_ssim):
+        assert metric(*lists).tolist() == [metric(a[None], b[None]).item() for a, b in zip(*lists, strict=True)]
+
+
 def test_shapes_must_agree(pair):
     with pytest.raises(ValueError, match="different shapes"):
         metrics.psnr(pair[0], pair[1][..., :100])

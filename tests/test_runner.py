@@ -60,6 +60,7 @@ def output(build, name):
         (["--only", "01", "-p", "level", "3"], "'level': there are profile"),
         (["-p", "profile", "full"], "--profile"),
         (["--publish"], "--profile standard"),
+        (["--publish", "--profile", "standard", "-p", "level", "2"], "without -p"),
         (["--only", "00", "--from", "01"], "leave no notebook"),
     ],
 )
@@ -81,7 +82,7 @@ def test_dry_run_says_what_would_run_and_writes_nothing(course, capsys):
     assert run("--dry-run", "--from", "01", "-p", "level", "4") == 0
     said = capsys.readouterr().out
     assert "00_one" not in said and "level=4" in said and "02_three" in said
-    assert not (build / "executed").exists()
+    assert not build.exists()
 
 
 def test_a_run_uses_this_environment_and_writes_pages_and_a_table(course, capsys):
@@ -108,6 +109,37 @@ def test_a_failing_cell_stops_the_run_and_resume_goes_on(course, capsys):
     assert "unchanged, skipped" in said and said.count("  ok\n") == 2
     assert run("--resume", "-p", "level", "2") == 0  # other parameters: not the same run
     assert "unchanged" not in capsys.readouterr().out
+
+
+def test_publishing_replaces_a_notebook_s_files_and_no_others(course, tmp_path, monkeypatch):
+    folder, build, run = course
+    monkeypatch.setattr(runner, "PROJECT", tmp_path / "project")
+    figures = tmp_path / "project" / "figures"
+    figures.mkdir(parents=True)
+    for name in ("00_old.png", "01_other.png"):
+        (figures / name).write_text("old")
+    code = (
+        "import os, pathlib\n"
+        "for kind in ('figures', 'results'):\n"
+        "    path = pathlib.Path(os.environ['NIC_BUILD_DIR'], kind)\n"
+        "    path.mkdir(exist_ok=True)\n"
+        "    (path / '00_new.csv').write_text('new')"
+    )
+    write(folder / "00_one.ipynb", notebook(code))
+    (build / "figures").mkdir(parents=True)
+    (build / "figures" / "00_leftover.png").write_text("of an earlier run")
+    assert run("--only", "00", "--profile", "standard", "--publish") == 0
+    assert sorted(p.name for p in figures.iterdir()) == ["00_new.csv", "01_other.png"]
+    assert (tmp_path / "project" / "data" / "results" / "00_new.csv").read_text() == "new"
+
+
+def test_relative_folders_mean_where_the_command_was_given(course, tmp_path, monkeypatch):
+    folder, build, run = course
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NIC_KODAK_DIR", "some/kodak")
+    write(folder / "00_one.ipynb", notebook("import os; print('kodak', os.environ['NIC_KODAK_DIR'])"))
+    assert run("--only", "00") == 0
+    assert f"kodak {tmp_path / 'some' / 'kodak'}" in output(build, "00_one")
 
 
 def test_a_damaged_state_file_is_no_obstacle(course):

@@ -28,9 +28,9 @@ def test_bd_rate_needs_an_overlap():
         stats.bd_rate(REFERENCE, REFERENCE.assign(psnr=REFERENCE["psnr"] + 50))
 
 
-def test_saving_at_a_point_s_own_quality():
-    assert stats.saving(REFERENCE, {"bpp": 0.6, "psnr": 32.0}) == pytest.approx(-25)
-    assert np.isnan(stats.saving(REFERENCE, {"bpp": 0.6, "psnr": 60.0}))
+def test_rate_difference_at_a_point_s_own_quality():
+    assert stats.rate_difference(REFERENCE, {"bpp": 0.6, "psnr": 32.0}) == pytest.approx(-25)
+    assert np.isnan(stats.rate_difference(REFERENCE, {"bpp": 0.6, "psnr": 60.0}))
     assert stats.quality_at(REFERENCE, 0.4) == pytest.approx(29)
     assert np.isnan(stats.quality_at(REFERENCE, 5))
 

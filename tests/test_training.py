@@ -1,4 +1,5 @@
 import csv
+import json
 import multiprocessing
 import os
 import signal
@@ -66,6 +67,23 @@ def test_a_killed_run_leaves_a_whole_checkpoint(folder, tmp_path):
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] >= 2
 
 
+def test_the_log_has_no_row_that_a_killed_run_had_not_saved(folder, tmp_path):
+    train(SMALL, folder, tmp_path, every=12)
+    with (tmp_path / "log.csv").open("a") as f:
+        f.write("16,1,1,1,1\n")
+    train(SMALL, folder, tmp_path, every=12)
+    assert [r["step"] for r in csv.DictReader((tmp_path / "log.csv").open())] == ["12"]
+
+
+def test_exported_quantiles_are_the_learnt_tails(folder, tmp_path):
+    weights = load_weights(SMALL.arch, 3, train(SMALL, folder, tmp_path, every=12).with_name("weights.safetensors"))
+    model = ARCHITECTURES[SMALL.arch].build(*SMALL.widths)
+    torch.nn.Module.load_state_dict(model, weights.state, strict=False)
+    bottleneck = model.entropy_bottleneck
+    reached = torch.sigmoid(bottleneck._logits_cumulative(bottleneck.quantiles[:, :, ::2], stop_gradient=True))
+    assert reached[..., 0].max() < 1e-8 and reached[..., 1].min() > 1 - 1e-6
+
+
 def test_other_settings_in_the_same_folder_are_refused(folder, tmp_path):
     train(SMALL, folder, tmp_path, every=12)
     with pytest.raises(ValueError, match="other settings"):
@@ -82,7 +100,7 @@ def test_training_lowers_the_loss_and_exports_weights_that_load(folder, tmp_path
     rows = [float(r["loss"]) for r in csv.DictReader((tmp_path / "log.csv").open())]
     assert rows[-1] < rows[0]
     loaded = load_weights("bmshj2018-hyperprior", 3, state.with_name("weights.safetensors"))
-    assert loaded.widths == (12, 16) and loaded.lmbda == 0.0067 and loaded.card["steps"] == "60"
+    assert loaded.widths == (12, 16) and loaded.lmbda == 0.0067 and json.loads(loaded.card["stages"])[-1]["steps"] == 60
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -146,7 +164,8 @@ def test_bad_training_data_is_named(tmp_path, folder):
 def test_unknown_architecture_quality_or_widths(tmp_path, folder):
     with pytest.raises(ValueError, match="unknown architecture"):
         Settings("resnet", 3, (8, 8), 1)
-    with pytest.raises(ValueError, match="quality"):
-        Settings("mbt2018", 11, (8, 8), 1)
+    for arch, widths, quality in (("mbt2018", (8, 8), 11), ("cheng2020-attn", (8,), 7)):
+        with pytest.raises(ValueError, match="quality"):
+            Settings(arch, quality, widths, 1)
     with pytest.raises(ValueError, match="widths"):
         Settings("cheng2020-attn", 3, (8, 8), 1)
