@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 
 import pandas as pd
@@ -81,10 +82,12 @@ def cards(points: pd.DataFrame, bd: dict[str, str]) -> str:
             f"{t['steps']} × {t['batch']}×{t['crop']}² at q{t['quality']} ({t['minutes']} min)"
             for t in json.loads(w.card["stages"])
         )
+        gap = p.rate_vs_published_percent
+        published = "outside its range" if math.isnan(gap) else f"{gap:+.0f} %"
         widths = w.card["widths"].replace(" ", ", ")
         lines.append(
             f"| {w.file} | {widths} | {count:,} | {size:.1f} | {w.lmbda} | {training} | {p.bpp:.4f} | {p.psnr:.2f} | "
-            f"{p.ms_ssim:.4f} | {p.bytes_vs_jpeg_percent:+.1f} % | {p.gain_on_jpeg_db:+.2f} dB | {p.rate_vs_published_percent:+.0f} % |"
+            f"{p.ms_ssim:.4f} | {p.bytes_vs_jpeg_percent:+.1f} % | {p.gain_on_jpeg_db:+.2f} dB | {published} |"
         )
     lines += ["", "BD-rate against the same JPEG (PSNR, pchip):", ""]
     lines += [f"- {name}: {text}" for name, text in bd.items()]
