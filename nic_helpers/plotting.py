@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from nic_helpers.images import to_uint8
+from nic_helpers.stats import summarise
 
 # Okabe and Ito's colour-blind safe palette
 _BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY, _YELLOW, _BLACK, _GREY = (
@@ -116,26 +117,21 @@ def rd_curves(table: pd.DataFrame, quality: str = "psnr", ax=None, published: pd
     return ax
 
 
-def ladder(table: pd.DataFrame, value: str, ylabel: str, ax=None, clean: str | None = None):
-    """A quantity against ε, a line a codec and quality, with the 95 % interval over images as a band.
+def ladder(table: pd.DataFrame, value: str, ylabel: str, ax=None):
+    """A quantity against ε, a line for each codec and attack, with the 95 % interval over images as a band.
 
-    ``table``: rows with ``codec``, ``codec_label``, ``eps_255``, ``attack`` and the value; noise is drawn dotted.
+    ``table``: rows with ``codec``, ``codec_label``, ``eps_255``, ``attack`` and the value. The lines are labelled by the
+    attack, and by the codec too where the table holds several.
     """
-    from nic_helpers.stats import summarise
-
     ax = ax or plt.subplots(figsize=(6, 4.5))[1]
     means = summarise(table, value, ["codec", "codec_label", "attack", "eps_255"])
     dashes = {"FGSM": "-", "uniform noise": ":", "sign noise": "--"}
-    for (codec, label, attack), line in means.groupby(["codec", "codec_label", "attack"], sort=False):
+    several = table["codec_label"].nunique() > 1
+    for (codec, name, attack), line in means.groupby(["codec", "codec_label", "attack"], sort=False):
         look = style(codec)
-        ax.plot(line["eps_255"], line["mean"], dashes.get(attack, "-."), label=f"{label}, {attack}", **look)
-        ax.fill_between(line["eps_255"], line["low"], line["high"], color=look["color"], alpha=0.12, lw=0)
-    if clean:
-        for (codec, label), group in table.groupby(["codec", "codec_label"], sort=False):
-            ax.axhline(group[clean].mean(), lw=0.8, ls=(0, (1, 3)), color=style(codec)["color"])
-            ax.annotate(
-                f"{label}, clean", (1, group[clean].mean()), fontsize=8, va="bottom", color=style(codec)["color"]
-            )
+        label = f"{name}, {attack}" if several else attack
+        ax.plot(line["eps_255"], line["mean"], dashes.get(attack, "-."), label=label, **look)
+        ax.fill_between(line["eps_255"], line["low"], line["high"], color=look["color"], alpha=0.15, lw=0)
     ax.set_xscale("log", base=2)
     steps = sorted(table["eps_255"].unique())
     ax.set_xticks(steps, [str(int(s)) for s in steps])

@@ -46,6 +46,18 @@ def test_every_codec_has_its_own_colour_and_marker():
     assert len(set(looks)) == len(looks)
 
 
+def test_the_ladder_labels_each_line_by_its_attack_and_not_its_band():
+    rows = [
+        {"codec": "jpeg", "codec_label": "jpeg 30", "attack": a, "eps_255": e, "image": k, "v": e * n + k}
+        for n, a in enumerate(("FGSM", "uniform noise", "sign noise")) for e in (1, 2) for k in (0, 1)
+    ]  # fmt: skip
+    ax = plotting.ladder(pd.DataFrame(rows), "v", "v")
+    lines, labels = ax.get_legend_handles_labels()
+    assert labels == ["FGSM", "uniform noise", "sign noise"]
+    assert [line.get_linestyle() for line in lines] == ["-", ":", "--"]
+    assert [line.get_ydata()[1] for line in lines] == [0.5, 2.5, 4.5]
+
+
 def test_published_points_are_read_by_our_names():
     table = reference.published(["bmshj2018-hyperprior", "jpeg-plain"])
     assert set(table["codec"]) == {"bmshj2018-hyperprior", "jpeg-plain"}
