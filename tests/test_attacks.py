@@ -67,11 +67,17 @@ def test_results_are_8bit_images_inside_the_budget(name, attack, x, request):
 
 @pytest.mark.parametrize("attack", ALL, ids=str)
 def test_a_batch_equals_its_images_one_by_one_and_a_rerun(attack, hyperprior, x):
-    together = attack(hyperprior, x).x_adv
-    assert torch.equal(together, attack(hyperprior, x).x_adv)
-    alone = torch.cat([attack(hyperprior, x[k : k + 1]).x_adv for k in range(len(x))])
-    # a sign may flip where a batched convolution's last bit meets a zero gradient
-    assert (together != alone).float().mean() < 1e-3
+    def one_by_one():
+        results = [attack(hyperprior, x[k : k + 1]) for k in range(len(x))]
+        return torch.cat([r.x_adv for r in results]), torch.cat([r.objective for r in results])
+
+    # convolutions that treat each image alike whatever the batch: not one sample may differ
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert torch.equal(attack(hyperprior, x).x_adv, one_by_one()[0])
+    # oneDNN's differ in the last bit between batch sizes, which can flip a symbol and send an iterate another way
+    together, (_, objective) = attack(hyperprior, x), one_by_one()
+    assert torch.equal(together.x_adv, attack(hyperprior, x).x_adv)
+    torch.testing.assert_close(together.objective, objective, rtol=0.02, atol=0)
 
 
 def test_the_seed_matters(hyperprior, x):
