@@ -78,10 +78,7 @@ def test_estimated_bits_agree_with_real_bytes(name, request):
     for image in load_images("bundled"):
         real = 8 * len(codec.encode(image[None])[0])
         estimated = sum(b.item() for b in codec(image[None], None).bits.values())
-        if codec.arch.context:  # the estimate is of the parallel form: a few percent from the sequential truth
-            assert abs(real - estimated) < 0.06 * estimated + 8 * 32
-        else:
-            assert abs(real - estimated) < 0.02 * estimated + 8 * 32
+        assert abs(real - estimated) < 0.02 * estimated + 8 * 32
 
 
 @pytest.mark.parametrize("name", ["hyperprior", "cheng"])
