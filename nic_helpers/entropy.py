@@ -2,7 +2,7 @@
 
 Encoder and decoder must compute bit-identical coding parameters, or everything after the first difference is lost. So
 the networks that feed the range coder run here in float64 on the CPU, whatever device the transforms run on: a
-difference between two machines' last bits is then some 10⁹ times less likely to move a symbol than in float32.
+difference between two machines' last bits is then 2²⁹ times smaller than in float32, and as much less likely to move a symbol.
 """
 
 from __future__ import annotations

@@ -143,11 +143,6 @@ def load_image(path: str | Path) -> Tensor:
         raise OSError(f"cannot read {path} as an image: {error}") from error
 
 
-def save_image(x: Tensor, path: str | Path) -> None:
-    """[3, H, W] in [0, 1] -> lossless file (PNG by its name)."""
-    to_pil(x).save(path)
-
-
 def png_bytes(x: Tensor) -> bytes:
     """[3, H, W] in [0, 1] -> the bytes of a PNG."""
     buffer = io.BytesIO()
