@@ -23,7 +23,7 @@ from nic_helpers.weights import checkpoints_dir, load_weights, manifest
 
 def measure(images: dict) -> pd.DataFrame:
     """Mean bpp, PSNR and MS-SSIM of every bundled codec and of JPEG, one row a codec and quality."""
-    wanted = [(v["arch"], v["quality"]) for v in manifest().values()]
+    wanted = [(v["arch"], q) for v in manifest().values() for q in v["qualities"]]
     wanted += [("jpeg", q) for q in CLASSICAL["jpeg"].qualities]
     tables = [
         metrics.quality_table(load_codec(n, q), list(images.values()), list(images))

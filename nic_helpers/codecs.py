@@ -95,7 +95,10 @@ class NeuralCodec:
         missing = [k for k in missing if k in dict(model.named_parameters())]
         if missing or unexpected:
             raise ValueError(f"{weights.file} does not fit {name}: missing {missing[:3]}, unexpected {unexpected[:3]}")
-        model.update(force=True)
+        if self.arch.variable:
+            model.level = quality - 1
+        else:
+            model.update(force=True)
         self.model = model.to(device).eval().requires_grad_(False)
         self._coder: EntropyCoder | None = None
 
@@ -174,7 +177,7 @@ class NeuralCodec:
         check_images(x, SMALLEST_SIDE)
         height, width = x.shape[2:]
         y = self.model.g_a(self._pad(x))
-        if not self.arch.means and not encode:  # the reconstruction needs no entropy model
+        if not (self.arch.means or self.arch.variable or encode):  # the reconstruction needs no entropy model
             offset = 0.0 if self.arch.side_information else medians(self.model.entropy_bottleneck).double()
             y_hat, streams = torch.round(y.double() - offset) + offset, []
         else:
@@ -197,9 +200,9 @@ class NeuralCodec:
         coder = self.coder
         if z is None:
             symbols = coder.quantise_bottleneck(y)
-            return symbols + coder.medians, (coder.encode_bottleneck(symbols),) if encode else ()
+            return coder.dequantise_bottleneck(symbols), (coder.encode_bottleneck(symbols),) if encode else ()
         symbols = coder.quantise_bottleneck(z)
-        y_hat, y_string = coder.latents(y, symbols + coder.medians, encode)
+        y_hat, y_string = coder.latents(y, coder.dequantise_bottleneck(symbols), encode)
         return y_hat, (y_string, coder.encode_bottleneck(symbols)) if encode else ()
 
     def unpack(self, stream: bytes) -> bitstream.Packet:

@@ -141,7 +141,7 @@ def check_environment() -> pd.DataFrame:
 
     rows = []
     for name, entry in manifest().items():
-        load_weights(entry["arch"], entry["quality"])  # raises if the file is missing or its hash is wrong
+        load_weights(entry["arch"], entry["qualities"][0])  # raises if the file is missing or its hash is wrong
         rows.append((f"weights {name.removesuffix('.safetensors')}", "hash checked", ""))
     rows = [(f"bundled weights, {len(rows)} files", "hashes checked", "")]
     for arch in sorted({v["arch"] for v in manifest().values()}):

@@ -18,12 +18,12 @@ from compressai.ans import BufferedRansEncoder, RansDecoder
 from torch import Tensor, nn
 
 from nic_helpers.bitstream import BitstreamError
-from nic_helpers.models import Architecture
+from nic_helpers.models import SMALLEST_SCALE, Architecture, bottleneck_step, dequantise, gain
 
 _PRECISION = 16  # bits of the quantised probabilities
 _TAIL = 1e-9
 _LARGEST_SYMBOL = 2**27
-SCALE_TABLE = torch.from_numpy(np.exp(np.linspace(np.log(0.11), np.log(256), 64)))  # as CompressAI's
+SCALE_TABLE = torch.from_numpy(np.exp(np.linspace(np.log(SMALLEST_SCALE), np.log(256), 64)))  # as CompressAI's
 # A string is followed by zero bytes, so that no input makes the decoder read out of bounds: an ordinary symbol takes up
 # to two bytes, and each half byte of an escape's length can ask for fifteen more half bytes.
 _SLACK_PER_SYMBOL, _SLACK_PER_BYTE = 8, 16
@@ -83,15 +83,22 @@ def gaussian_tables() -> Tables:
 
 
 @torch.no_grad()
-def bottleneck_tables(bottleneck: nn.Module) -> Tables:
-    """Tables of a factorised entropy bottleneck, one for each channel, over its quantiles' range."""
+def bottleneck_tables(bottleneck: nn.Module, step: Tensor | None = None) -> Tables:
+    """Tables of a factorised entropy bottleneck, one for each channel, over its quantiles' range.
+
+    ``step``: the quantiser's step, where it is not 1 (variable-rate codecs).
+    """
     bottleneck = copy.deepcopy(bottleneck).cpu().double()
-    low, median, high = bottleneck.quantiles[:, 0].unbind(1)
+    width = torch.ones(1, dtype=torch.float64) if step is None else step
+    low, median, high = (bottleneck.quantiles[:, 0] / width).unbind(1)
     below = torch.ceil(median - low).clamp(0, 4096).long()
     above = torch.ceil(high - median).clamp(0, 4096).long()
     steps = torch.arange(int((below + above).max()) + 1)
-    samples = (steps - below[:, None] + median[:, None])[:, None]
-    likelihood, lower, upper = bottleneck._likelihood(samples)
+    samples = (steps - below[:, None] + median[:, None])[:, None] * width
+    if step is None:
+        likelihood, lower, upper = bottleneck._likelihood(samples)
+    else:
+        likelihood, lower, upper = bottleneck._likelihood_variable(samples, qs=step)
     tail = torch.sigmoid(lower[:, 0, 0])
     pmfs, tails = [], []
     for c, length in enumerate((below + above + 1).tolist()):
@@ -105,7 +112,12 @@ class EntropyCoder:
 
     def __init__(self, arch: Architecture, model: nn.Module):
         self.arch = arch
-        self.bottleneck = bottleneck_tables(model.entropy_bottleneck)
+        self.step = self.gain = None
+        if arch.variable:
+            exact = copy.deepcopy(model).cpu().double()
+            exact.level = model.level
+            self.gain, self.step, self.offsets = gain(exact), bottleneck_step(exact).detach(), exact.QuantABCD
+        self.bottleneck = bottleneck_tables(model.entropy_bottleneck, self.step)
         self.medians = model.entropy_bottleneck._get_medians().detach().double().cpu().reshape(1, -1, 1, 1)
         if not arch.side_information:
             return
@@ -119,12 +131,20 @@ class EntropyCoder:
             self.context_bias = model.context_prediction.bias.detach().double().cpu()
 
     # ------------------------------------------------------------------------------------------------- bottleneck
+    @property
+    def _step(self) -> Tensor | float:
+        return 1.0 if self.step is None else self.step
+
     def _bottleneck_indexes(self, shape: torch.Size) -> np.ndarray:
         return np.repeat(np.arange(shape[1]), shape[2] * shape[3])
 
     def quantise_bottleneck(self, v: Tensor) -> Tensor:
         """Integer symbols of what the bottleneck codes (z, or y without side information), float64 on the CPU."""
-        return torch.round(_codable(v) - self.medians)
+        return torch.round((_codable(v) - self.medians) / self._step)
+
+    def dequantise_bottleneck(self, symbols: Tensor) -> Tensor:
+        """The values [1, C, h, w] that symbols stand for."""
+        return symbols * self._step + self.medians
 
     def encode_bottleneck(self, symbols: Tensor) -> bytes:
         """Symbols [1, C, h, w] -> string."""
@@ -134,7 +154,7 @@ class EntropyCoder:
         """String -> dequantised [1, C, h, w], float64."""
         full = torch.Size((1, self.medians.size(1), *shape))
         symbols = self.bottleneck.decoder(string, full.numel()).read(self._bottleneck_indexes(full))
-        return torch.from_numpy(symbols).reshape(full).double() + self.medians
+        return self.dequantise_bottleneck(torch.from_numpy(symbols).reshape(full).double())
 
     # ---------------------------------------------------------------------------------------------------- latents
     @torch.no_grad()
@@ -144,11 +164,11 @@ class EntropyCoder:
         if self.arch.context:
             return self._wavefront(self.h_s(z_hat), y=y, encode=encode)
         scales, means = self._scales_and_means(z_hat)
-        symbols = torch.round(y - means)
+        symbols = torch.round(y - means if self.gain is None else y * self.gain)
         string = b""
         if encode:
             string = self.gaussian.encode(symbols.long().flatten().numpy(), _scale_indexes(scales).flatten())
-        return symbols + means, string
+        return self._dequantised(symbols, scales, means), string
 
     @torch.no_grad()
     def decode_latents(self, string: bytes, z_hat: Tensor) -> Tensor:
@@ -157,11 +177,18 @@ class EntropyCoder:
             return self._wavefront(self.h_s(z_hat), string=string)[0]
         scales, means = self._scales_and_means(z_hat)
         symbols = self.gaussian.decoder(string, scales.numel()).read(_scale_indexes(scales).flatten())
-        return torch.from_numpy(symbols).reshape(scales.shape).double() + means
+        return self._dequantised(torch.from_numpy(symbols).reshape(scales.shape).double(), scales, means)
 
     def _scales_and_means(self, z_hat: Tensor) -> tuple[Tensor, Tensor | float]:
         params = self.h_s(z_hat)
+        if self.gain is not None:
+            return params * self.gain, 0.0
         return params.chunk(2, 1) if self.arch.means else (params, 0.0)
+
+    def _dequantised(self, symbols: Tensor, scales: Tensor, means: Tensor | float) -> Tensor:
+        if self.gain is None:
+            return symbols + means
+        return dequantise(self.offsets, symbols, scales, self.gain)
 
     def _wavefront(self, params: Tensor, y: Tensor | None = None, string: bytes = b"", encode: bool = False):
         """A context model, coded along wavefronts.

@@ -13,21 +13,23 @@ import argparse
 import csv
 import json
 import math
-import shutil
+import sys
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from compressai.layers import GDN, AttentionBlock, ResidualBlock, ResidualBlockUpsample, ResidualBlockWithStride
 from PIL import Image
 from torch import Tensor, nn
 
-from nic_helpers.models import ARCHITECTURES, LAMBDAS, add_noise, round_true, walk
-from nic_helpers.weights import bundle, checkpoints_dir, save_weights
+from nic_helpers.initialise import pca_initialise, random_initialise
+from nic_helpers.models import ARCHITECTURES, LAMBDAS, Architecture, add_noise, round_ste, round_true, walk
+from nic_helpers.warmstart import begin_from
+from nic_helpers.weights import bundle, read_weights, save_weights
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,10 @@ class Settings:
     seed: int = 0
     bf16: bool | None = None  # transforms in bfloat16; None: for all but Cheng2020 (see below)
     channels_last: bool = False  # it crashed Cheng2020 training on a CPU, and helps the GDN codecs
-    start: str | None = None  # another run's state.pt to begin from, instead of the PCA initialisation
+    start: str = "pca"  # "pca", "random", or another run's state.pt or weights (.safetensors) to begin from
+    only: str | None = None  # "entropy": the transforms stay as they are, and only the entropy model learns
+    mixed: bool = False  # the synthesis sees rounded latents (straight-through), the entropy model noisy ones
+    ema: float = 0.0  # decay of an average of the weights over the steps, exported in their place
     lmbda: float = field(init=False)
 
     def __post_init__(self):
@@ -58,11 +63,10 @@ class Settings:
         if self.quality not in ARCHITECTURES[self.arch].qualities:
             have = ", ".join(map(str, ARCHITECTURES[self.arch].qualities))
             raise ValueError(f"the quality of {self.arch} must be one of {have}, got {self.quality!r}")
-        expected = len(ARCHITECTURES[self.arch].published_widths[1])
-        if len(self.widths) != expected:
-            raise ValueError(
-                f"{self.arch} takes {expected} widths ({'N' if expected == 1 else 'N M'}), got {self.widths}"
-            )
+        if self.only not in (None, "entropy"):
+            raise ValueError(f"only must be 'entropy' or left out, got {self.only!r}")
+        if len(self.widths) != 2:
+            raise ValueError(f"{self.arch} takes two widths (N M), got {self.widths}")
         object.__setattr__(self, "lmbda", LAMBDAS[self.quality])
 
 
@@ -99,168 +103,33 @@ class Crops:
         return torch.from_numpy(out).permute(0, 3, 1, 2).float().contiguous() / 255
 
 
-# ------------------------------------------------------------------------------------------------ initialisation
-def _near_identity_gdn(model: nn.Module, gamma: float) -> None:
-    """(I)GDN layers with a small diagonal γ: the activations pass almost unchanged at first."""
-    for m in model.modules():
-        if isinstance(m, GDN):
-            m.gamma.data.copy_(m.gamma_reparam.init(gamma * torch.eye(m.gamma.size(0))))
-
-
-def _principal_components(v: Tensor, active: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Top ``count`` principal components of the 2×2 blocks of v [B, C, H, W], first ``active`` channels.
-
-    Returns (components [count, active, 2, 2], mean [active, 2, 2], standard deviations [count]).
-    """
-    v = v[:, :active]
-    blocks = v.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).reshape(-1, active * 4).double()
-    mean = blocks.mean(0)
-    variances, vectors = torch.linalg.eigh(torch.cov((blocks - mean).T))
-    order = torch.argsort(variances, descending=True)[:count]
-    parts = vectors[:, order].T.reshape(-1, active, 2, 2)
-    return parts.float(), mean.reshape(active, 2, 2).float(), variances[order].clamp_min(0).sqrt().float()
-
-
-def _set_analysis(conv: nn.Conv2d, parts: Tensor, mean: Tensor, gain: float = 1.0) -> None:
-    """Make a stride-2 convolution compute the principal components of the 2×2 block that it starts at."""
-    count, active = parts.shape[:2]
-    first = conv.kernel_size[0] // 2  # output i looks at inputs 2i − k//2 …, so the block (2i, 2i+1) starts there
-    nn.init.normal_(conv.weight, std=0.02)
-    conv.weight.data[:count] = 0
-    conv.weight.data[:count, :active, first : first + 2, first : first + 2] = gain * parts
-    conv.bias.data.zero_()
-    conv.bias.data[:count] = -gain * (parts * mean).sum((1, 2, 3))
-
-
-def _set_transposed(deconv: nn.ConvTranspose2d, parts: Tensor, mean: Tensor, gain: float = 1.0) -> None:
-    """The inverse of :func:`_set_analysis` as a transposed convolution: blocks from their components."""
-    count, active = parts.shape[:2]
-    first = deconv.kernel_size[0] // 2
-    nn.init.normal_(deconv.weight, std=0.005)
-    deconv.weight.data[:count, :active] = 0
-    deconv.weight.data[:count, :active, first : first + 2, first : first + 2] = parts / gain
-    deconv.bias.data.zero_()
-    deconv.bias.data[:active] = mean.mean((1, 2))
-
-
-def _set_subpel(conv: nn.Conv2d, parts: Tensor, mean: Tensor, gain: float = 1.0) -> None:
-    """The inverse of :func:`_set_analysis` as a convolution followed by PixelShuffle(2)."""
-    count, active = parts.shape[:2]
-    middle = conv.kernel_size[0] // 2
-    nn.init.normal_(conv.weight, std=0.005)
-    conv.weight.data[: 4 * active, :count] = 0
-    conv.weight.data[: 4 * active, :count, middle, middle] = (parts / gain).reshape(count, -1).T
-    conv.bias.data.zero_()
-    conv.bias.data[: 4 * active] = mean.reshape(-1)
-
-
-def _shrink(conv: nn.Conv2d, factor: float) -> None:
-    conv.weight.data.mul_(factor)
-    conv.bias.data.mul_(factor)
-
-
-@torch.no_grad()
-def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) -> None:
-    """Start the transforms as a four-level Karhunen–Loève transform of the training images, and its inverse.
-
-    With random weights the latents round to zero and thousands of steps are lost. Here each stride-2 layer computes the
-    principal components of 2×2 blocks of its input, the synthesis mirrors it, and the last gain sets the quantiser's
-    step to what λ asks for (8 at λ = 0.013, growing as √λ). In Cheng2020's blocks the analysis runs through the main
-    branch, lifted by a bias into LeakyReLU's linear part; the synthesis through the linear ``upsample`` branch; every
-    other residual branch starts small.
-
-    Parameters: x [B, 3, H, W] in [0, 1], a few hundred crops' worth of pixels.
-    """
-    residual = arch_name.startswith("cheng2020")
-    # GDN and IGDN undo each other in the plain codecs; in Cheng2020's the linear branch has no IGDN to undo a GDN
-    _near_identity_gdn(model, 1e-4 if residual else 0.01)
-    gain = 8.0 * math.sqrt(lmbda / 0.013)
-    stages = _pca_residual if residual else _pca_plain
-    latents = stages(model, x, gain)
-    _start_entropy_model(ARCHITECTURES[arch_name], model, latents)
-
-
-def _pca_plain(model: nn.Module, x: Tensor, gain: float) -> Tensor:
-    v, active = x, 3
-    convs = [m for m in model.g_a if isinstance(m, nn.Conv2d)]
-    deconvs = [m for m in model.g_s if isinstance(m, nn.ConvTranspose2d)][::-1]
-    for layer, module in enumerate(model.g_a):
-        if isinstance(module, nn.Conv2d):
-            k = layer // 2
-            scale = gain if k == len(convs) - 1 else 1.0
-            parts, mean, _ = _principal_components(v, active, min(module.out_channels, 4 * active))
-            _set_analysis(module, parts, mean, scale)
-            _set_transposed(deconvs[k], parts, mean, scale)
-            active = len(parts)
-        v = module(v)
-    return v
-
-
-def _pca_residual(model: nn.Module, x: Tensor, gain: float) -> Tensor:
-    v, active = x, 3
-    downs = [m for m in model.g_a if isinstance(m, (ResidualBlockWithStride, nn.Conv2d))]
-    ups = [m for m in model.g_s if isinstance(m, (ResidualBlockUpsample, nn.Sequential))][::-1]
-    for m in [*model.g_a, *model.g_s]:
-        if isinstance(m, ResidualBlock):
-            _shrink(m.conv2, 0.01)
-        elif isinstance(m, AttentionBlock):
-            _shrink(m.conv_b[-1], 0.1)
-            m.conv_b[-1].bias.data.fill_(-5.0)  # sigmoid(−5): the gate starts all but closed
-    for module in model.g_a:
-        if module in downs:
-            k = downs.index(module)
-            last = k == len(downs) - 1
-            width = module.out_channels if last else module.conv1.out_channels
-            parts, mean, spread = _principal_components(v, active, min(width, 4 * active))
-            up = ups[k][0] if isinstance(ups[k], nn.Sequential) else ups[k].upsample[0]
-            _set_subpel(up, parts, mean, gain if last else 1.0)
-            if last:
-                _set_analysis(module, parts, mean, gain)
-            else:
-                _set_analysis(module.conv1, parts, mean)
-                lift = torch.zeros(width)
-                lift[: len(parts)] = 5 * spread
-                module.conv1.bias.data.add_(lift)
-                nn.init.normal_(module.conv2.weight, std=0.005)
-                module.conv2.weight.data[: len(parts)] = 0
-                index = torch.arange(len(parts))
-                module.conv2.weight.data[index, index, 1, 1] = 1.0
-                module.conv2.bias.data.copy_(-lift)
-                _shrink(module.skip, 0.002)
-            active = len(parts)
-        v = module(v)
-    for up in ups:
-        if isinstance(up, ResidualBlockUpsample):
-            _shrink(up.conv, 0.01)
-    return v
-
-
-def _start_entropy_model(arch, model: nn.Module, latent: Tensor) -> None:
-    """Scales start at the latents' standard deviations, means at zero, z at a spread of about 2."""
-    spread = latent.std((0, 2, 3)).clamp_min(0.11)
-    if not arch.side_information:
-        # the bottleneck's density is about init_scale wide: scale its input by the latents' own spread
-        model.entropy_bottleneck.matrices[0].data.add_(torch.log(10.0 / (2 * spread))[:, None, None].clamp(-2, 4))
-        wide = (5 * spread).clamp_min(2)
-        model.entropy_bottleneck.quantiles.data[:, 0, 0] = -wide
-        model.entropy_bottleneck.quantiles.data[:, 0, 2] = wide
-        return
-    z = model.h_a(latent if arch.means else latent.abs())
-    _shrink(model.h_a[-1], float(2.0 / z.std().clamp_min(1e-3)))
-    last = model.entropy_parameters[-1] if arch.context else model.h_s[-2 if not arch.means else -1]
-    _shrink(last, 0.1)
-    last.bias.data[: len(spread)] = spread
-
-
 # ------------------------------------------------------------------------------------------------------ training
 def rate_distortion_loss(
-    arch, model, x: Tensor, lmbda: float, amp, quantise=add_noise
+    arch: Architecture, model: nn.Module, x: Tensor, lmbda: float, amp=None, quantise=add_noise, synthesise=None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(loss, bpp, mse): R + λ·255²·MSE, R in bits per pixel, MSE on [0, 1]."""
-    w = walk(arch, model, x, quantise, amp=amp)
+    """(loss, bpp, mse): R + λ·255²·MSE, R in bits per pixel, MSE on [0, 1].
+
+    ``quantise`` stands for rounding in the rate; ``synthesise`` (default: the same) in what the synthesis sees.
+    """
+    w = walk(arch, model, x, quantise, amp=amp, synthesise=synthesise)
     bpp = sum(b.sum() for b in w.bits().values()) / (x.size(0) * x.size(2) * x.size(3))
     mse = F.mse_loss(w.x_hat, x)
     return bpp + lmbda * 255**2 * mse, bpp, mse
+
+
+def rate_loss(arch: Architecture, model: nn.Module, x: Tensor, amp=None) -> tuple[Tensor, Tensor, Tensor]:
+    """(bpp, bpp, not a number): the rate alone, with the analysis transform frozen."""
+    w = walk(arch, model, x, add_noise, amp=amp, synthesis=False)
+    bpp = sum(b.sum() for b in w.bits().values()) / (x.size(0) * x.size(2) * x.size(3))
+    return bpp, bpp, torch.tensor(float("nan"))
+
+
+def train_step(s: Settings, arch: Architecture, model: nn.Module, x: Tensor, lmbda: float):
+    """(loss, bpp, mse) of one step of a run on x [B, 3, H, W], ready for ``backward``."""
+    amp = torch.bfloat16 if s.bf16 else None
+    if s.only:
+        return rate_loss(arch, model, x, amp)
+    return rate_distortion_loss(arch, model, x, lmbda, amp, synthesise=round_ste if s.mixed else None)
 
 
 def learning_rate(s: Settings, step: int) -> float:
@@ -279,27 +148,34 @@ def _write_atomically(path: Path, write) -> None:
 
 
 @torch.no_grad()
-def validate(arch, model, images: Crops, lmbda: float, size: int = 256) -> dict[str, float]:
-    """Loss, estimated bpp and PSNR (dB, of the mean MSE) on the centre crops of a folder, with true rounding."""
+def validate(arch: Architecture, model: nn.Module, images: Crops, quality: int, size: int = 256) -> dict[str, float]:
+    """Loss, estimated bpp and PSNR (dB, of the mean MSE) on the centre crops of a folder, with true rounding.
+
+    A variable-rate codec's are means over its qualities up to the given one.
+    """
     crops = []
     for image in images.images:
         t, left = (max(0, (side - size) // 2) for side in image.shape[:2])
         crops.append(torch.from_numpy(image[t : t + size, left : left + size].copy()).permute(2, 0, 1).float() / 255)
-    device = next(model.parameters()).device
-    totals = np.array([[float(v) for v in rate_distortion_loss(arch, model, c[None].to(device), lmbda, None, round_true)]
-                       for c in crops if c.shape[1:] == (size, size)])  # fmt: skip
-    loss, bpp, mse = totals.mean(0)
-    return {"val_loss": loss, "val_bpp": bpp, "val_psnr": -10 * math.log10(mse)}
+    crops = [c[None].to(next(model.parameters()).device) for c in crops if c.shape[1:] == (size, size)]
+    rows = []
+    for q in range(1, quality + 1) if arch.variable else (quality,):
+        model.level = q - 1
+        each = [rate_distortion_loss(arch, model, c, LAMBDAS[q], None, round_true) for c in crops]
+        loss, bpp, mse = np.mean([[float(v) for v in row] for row in each], axis=0)
+        rows.append((loss, bpp, -10 * math.log10(mse)))
+    return dict(zip(("val_loss", "val_bpp", "val_psnr"), map(float, np.mean(rows, axis=0)), strict=True))
 
 
 def train(
     s: Settings, data: Path, out: Path, val: Path | None = None, device: str = "cpu", every: int = 500,
-    on_step: Callable[[int], None] | None = None,
+    keep_every: int = 0, stop: int | None = None, on_step: Callable[[int], None] | None = None,
 ) -> Path:  # fmt: skip
     """Run (or go on with) one training; returns the path of its last state, beside which lie its weights.
 
-    ``data``, ``val``: folders of images; ``every``: steps between checkpoints (and rows of the log); ``on_step`` is
-    called with the number of steps done after each.
+    ``data``, ``val``: folders of images; ``every``: steps between checkpoints (and rows of the log); ``keep_every``:
+    steps between checkpoints whose weights are kept beside the last (0: none); ``stop``: end there, before the
+    schedule does; ``on_step`` is called with the number of steps done after each.
     """
     out.mkdir(parents=True, exist_ok=True)
     arch, device = ARCHITECTURES[s.arch], torch.device(device)
@@ -308,39 +184,46 @@ def train(
     val_crops = Crops(val) if val else None
     torch.manual_seed(s.seed)
     model = arch.build(*s.widths)
+    model.level = s.quality - 1
     state_path, log_path = out / "state.pt", out / "log.csv"
     state = torch.load(state_path, map_location="cpu", weights_only=True) if state_path.exists() else None
-    if state and state["settings"] != json.dumps(asdict(s)):
+    if state and json.loads(json.dumps(asdict(Settings(s.arch, s.quality, s.widths, s.steps)))) | json.loads(
+        state["settings"]
+    ) != json.loads(json.dumps(asdict(s))):
         raise ValueError(f"{state_path} belongs to other settings: {state['settings']}. Choose another --out.")
     if state:
         nn.Module.load_state_dict(model, state["model"], strict=False)
-    elif s.start:
-        start = torch.load(s.start, map_location="cpu", weights_only=True)
-        nn.Module.load_state_dict(model, start["model"], strict=False)
-        _rescale_latents(arch, model, math.sqrt(s.lmbda / start["lmbda"]))
     else:
-        enough = 2**22 // s.crop**2  # 4 Mpx of crops
-        pca_initialise(s.arch, model, crops.batch(enough, s.crop, s.seed, 2**31), s.lmbda)
+        _initialise(s, arch, model, crops)
     model.to(device)
+    model.g_a.requires_grad_(s.only is None)
+    model.g_s.requires_grad_(s.only is None)
     if s.channels_last:
         model.to(memory_format=torch.channels_last)
     quantiles = {n for n, _ in model.named_parameters() if n.endswith("quantiles")}
-    main = [p for n, p in model.named_parameters() if n not in quantiles]
+    main = [p for n, p in model.named_parameters() if n not in quantiles and p.requires_grad]
     optimiser = torch.optim.Adam(main, lr=s.lr)
     first, seconds = 0, 0.0
     if state:
         optimiser.load_state_dict(state["optimiser"])
         first, seconds = state["step"], state["seconds"]
-    amp = torch.bfloat16 if s.bf16 else None
+    average = {n: p.detach().clone() for n, p in model.named_parameters()} if s.ema else {}
+    if state and s.ema:
+        average = {n: v.to(device) for n, v in state["average"].items()}
     _drop_rows_after(log_path, first)
     began, mean = time.perf_counter() - seconds, np.zeros(3)
     model.train()
-    for step in range(first, s.steps):
+    end = min(s.steps, stop or s.steps)
+    for step in range(first, end):
         torch.manual_seed(s.seed * 1_000_003 + step)  # the noise of step n is that of step n, resumed or not
         x = crops.batch(s.batch, s.crop, s.seed, step).to(device)
         if s.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
-        loss, bpp, mse = rate_distortion_loss(arch, model, x, s.lmbda, amp)
+        lmbda = s.lmbda
+        if arch.variable:
+            model.level = step % s.quality
+            lmbda = LAMBDAS[model.level + 1]
+        loss, bpp, mse = train_step(s, arch, model, x, lmbda)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(main, 1.0)
@@ -348,15 +231,20 @@ def train(
             group["lr"] = learning_rate(s, step)
         if torch.isfinite(norm):  # a step with a NaN is skipped
             optimiser.step()
+            for n, p in model.named_parameters() if s.ema else ():
+                average[n].lerp_(p.detach(), 1 - s.ema)
         mean += [float(loss.detach()), float(bpp.detach()), float(mse.detach())]
         done = step + 1
-        if done % every == 0 or done == s.steps:
+        if done % every == 0 or done == end:
             n = every if done % every == 0 else done % every
             row = {"step": done, "seconds": round(time.perf_counter() - began, 1), "loss": mean[0] / n,
                    "bpp": mean[1] / n, "psnr": -10 * math.log10(mean[2] / n)}  # fmt: skip
             if val_crops:
                 model.eval()
-                row |= validate(arch, model, val_crops, s.lmbda)
+                row |= validate(arch, model, val_crops, s.quality)
+                if s.ema:
+                    with _swapped(model, average):
+                        row["val_loss_ema"] = validate(arch, model, val_crops, s.quality)["val_loss"]
                 model.train()
             mean[:] = 0
             _append_row(log_path, row)
@@ -364,12 +252,51 @@ def train(
             new = {"settings": json.dumps(asdict(s)), "step": done, "seconds": time.perf_counter() - began,
                    "lmbda": s.lmbda,
                 "hardware": _hardware(device), "optimiser": optimiser.state_dict(),
+                   "average": average,
                    "model": {k: v.contiguous() for k, v in model.state_dict().items()}}  # fmt: skip
             _write_atomically(state_path, lambda p, new=new: torch.save(new, p))
+            if keep_every and done % keep_every == 0:
+                export(state_path, out / f"weights-{done:06d}.safetensors")
         if on_step:
             on_step(done)
     export(state_path, state_path.with_name("weights.safetensors"))
     return state_path
+
+
+def _initialise(s: Settings, arch: Architecture, model: nn.Module, crops: Crops) -> None:
+    enough = 2**22 // s.crop**2 if s.start == "pca" else 2**19 // s.crop**2  # 4 Mpx of crops, or ½
+    x = crops.batch(max(1, enough), s.crop, s.seed, 2**31)
+    if s.start in ("pca", "random"):
+        (pca_initialise if s.start == "pca" else random_initialise)(s.arch, model, x, s.lmbda)
+    else:
+        name, old, lmbda = _read_run(Path(s.start))
+        begin_from(arch, model, s.lmbda, ARCHITECTURES[name], old, lmbda, x)
+
+
+def _read_run(path: Path) -> tuple[str, nn.Module, float]:
+    """(architecture, model, λ) of a run's state or of exported weights."""
+    if path.suffix == ".safetensors":
+        w = read_weights(path)
+        name, widths, lmbda, parameters = w.card["arch"], w.widths, w.lmbda, w.state
+    else:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        settings = json.loads(state["settings"])
+        name, widths, lmbda = settings["arch"], settings["widths"], settings["lmbda"]
+        parameters = state["model"] | state.get("average", {})
+    model = ARCHITECTURES[name].build(*widths)
+    nn.Module.load_state_dict(model, parameters, strict=False)
+    return name, model, lmbda
+
+
+@contextmanager
+def _swapped(model: nn.Module, parameters: dict[str, Tensor]):
+    """The model with other parameters for a while."""
+    own = {n: p.detach().clone() for n, p in model.named_parameters()}
+    nn.Module.load_state_dict(model, parameters, strict=False)
+    try:
+        yield
+    finally:
+        nn.Module.load_state_dict(model, own, strict=False)
 
 
 def export(state_path: Path, target: Path) -> None:
@@ -378,24 +305,37 @@ def export(state_path: Path, target: Path) -> None:
     The card's ``stages`` goes back through the runs that this one began from. The bottleneck's quantiles, which say how
     far its coding tables reach, are set to its learnt tails; the medians stay where training rounded.
     """
-    state = torch.load(state_path, map_location="cpu", weights_only=True)
-    settings = json.loads(state["settings"])
-    model = ARCHITECTURES[settings["arch"]].build(*settings["widths"])
-    nn.Module.load_state_dict(model, state["model"], strict=False)
-    medians = model.entropy_bottleneck.quantiles[:, :, 1].detach().clone()
-    model.entropy_bottleneck._update_quantiles()
-    model.entropy_bottleneck.quantiles.data[:, :, 1] = medians
+    settings = json.loads(torch.load(state_path, map_location="cpu", weights_only=True)["settings"])
+    _, model, _ = _read_run(state_path)
+    _set_tails(model.entropy_bottleneck)
     card = {k: settings[k] for k in ("arch", "quality", "lmbda", "seed")}
     card |= {"widths": " ".join(map(str, settings["widths"])), "stages": json.dumps(_stages(state_path))}
     save_weights(target, model.state_dict(), card)
 
 
+@torch.no_grad()
+def _set_tails(bottleneck: nn.Module, reach: float = 1e5) -> None:
+    """Outer quantiles where the bottleneck's density has but 1e-9 left on either side, by bisection."""
+    for k, target in ((0, bottleneck.target[0]), (2, bottleneck.target[2])):
+        low = torch.full_like(bottleneck.quantiles[:, :, :1], -reach)
+        high = -low
+        for _ in range(40):
+            middle = (low + high) / 2
+            below = bottleneck._logits_cumulative(middle, stop_gradient=True) < target
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        bottleneck.quantiles[:, :, k : k + 1] = (low + high) / 2
+
+
 def _stages(state_path: Path) -> list[dict]:
     """The runs that led to a state, first to last: what each was and what it took."""
+    if state_path.suffix == ".safetensors":
+        return json.loads(read_weights(state_path).card["stages"])
     state = torch.load(state_path, map_location="cpu", weights_only=True)
     settings = json.loads(state["settings"])
-    earlier = _stages(Path(settings["start"])) if settings["start"] and Path(settings["start"]).is_file() else []
-    stage = {k: settings[k] for k in ("quality", "batch", "crop", "lr", "bf16")}
+    start = settings["start"] or "pca"
+    earlier = _stages(Path(start)) if Path(start).is_file() else []
+    stage = {k: settings.get(k) for k in ("arch", "quality", "widths", "batch", "crop", "lr", "bf16", "only", "mixed")}
+    stage["start"] = start if start in ("pca", "random") else Path(start).parent.name
     stage |= {"steps": state["step"], "minutes": round(state["seconds"] / 60), "hardware": state.get("hardware", "")}
     return [*earlier, stage]
 
@@ -423,50 +363,57 @@ def _append_row(path: Path, row: dict) -> None:
         writer.writerow({k: f"{v:.5f}" if isinstance(v, float) else v for k, v in row.items()})
 
 
-@torch.no_grad()
-def _rescale_latents(arch, model: nn.Module, factor: float) -> None:
-    """Warm start at another λ: a quantiser step that is finer by ``factor``, everything else unchanged.
-
-    The last analysis layer is scaled up and the first synthesis layer down; so are what reads or predicts latents.
-    """
-    if arch.context or not arch.side_information:
-        # what reads ŷ here, a context model or a learned density, does not simply scale: left to the training
-        return
-    _shrink(model.g_a[-1], factor)
-    model.g_s[0].weight.data.div_(factor)
-    model.h_a[0].weight.data.div_(factor)
-    _shrink(model.h_s[-1] if arch.means else model.h_s[-2], factor)
+def parser() -> argparse.ArgumentParser:
+    """The command line: one run by its settings, or a recipe's runs."""
+    p = argparse.ArgumentParser(prog="python -m nic_helpers.training", description="Train compact codecs.")
+    p.add_argument("--data", type=Path, help="folder of training images")
+    p.add_argument("--val", type=Path, help="folder of validation images")
+    p.add_argument("--out", type=Path, help="folder of the run's state; for a recipe, of its runs' folders")
+    p.add_argument("--device", default="cpu")
+    p.add_argument("--every", type=int, default=500, help="steps between checkpoints")
+    p.add_argument("--keep-every", type=int, default=0, help="steps between checkpoints whose weights are kept")
+    many = p.add_argument_group("a recipe")
+    many.add_argument("--recipe", type=Path, help="TOML file of runs, such as data/recipes/bundled.toml")
+    many.add_argument("--jobs", type=int, default=1, help="runs at a time, side by side (one CPU thread each)")
+    many.add_argument("--only-runs", nargs="+", default=[], metavar="NAME", help="these, and those they begin from")
+    many.add_argument("--dry-run", action="store_true", help="print the plan and its cost, timed here; train nothing")
+    one = p.add_argument_group("one run")
+    one.add_argument("--arch", choices=sorted(ARCHITECTURES))
+    one.add_argument("--quality", type=int, choices=sorted(LAMBDAS))
+    one.add_argument("--widths", type=int, nargs=2, help="N M")
+    one.add_argument("--steps", type=int)
+    for name in ("batch", "crop", "seed"):
+        one.add_argument(f"--{name}", type=int, default=getattr(Settings, name))
+    for name in ("lr", "warmup"):
+        one.add_argument(f"--{name}", type=float, default=getattr(Settings, name))
+    one.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of the transforms")
+    one.add_argument("--channels-last", action="store_true")
+    one.add_argument("--start", default="pca", help="pca, random, or the state.pt or weights of a run to begin from")
+    one.add_argument("--only", choices=("entropy",), help="train the entropy model alone")
+    one.add_argument("--mixed", action="store_true", help="round for the synthesis, add noise for the rate")
+    one.add_argument("--ema", type=float, default=0.0, help="decay of the averaged weights that are exported")
+    one.add_argument("--stop", type=int, help="end after this many steps, before the schedule does")
+    one.add_argument("--bundle", action="store_true", help="put the result among the bundled weights")
+    return p
 
 
 def main(argv: list[str] | None = None) -> None:
-    p = argparse.ArgumentParser(prog="python -m nic_helpers.training", description="Train one compact codec.")
-    p.add_argument("--arch", required=True, choices=sorted(ARCHITECTURES))
-    p.add_argument("--quality", type=int, required=True, choices=sorted(LAMBDAS))
-    p.add_argument("--widths", type=int, nargs="+", required=True, help="N M, or N for Cheng2020")
-    p.add_argument("--steps", type=int, required=True)
-    for name in ("batch", "crop", "seed"):
-        p.add_argument(f"--{name}", type=int, default=getattr(Settings, name))
-    p.add_argument("--lr", type=float, default=Settings.lr)
-    p.add_argument("--warmup", type=float, default=Settings.warmup)
-    p.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of the transforms")
-    p.add_argument("--channels-last", action="store_true")
-    p.add_argument("--start", help="state.pt of another run to begin from")
-    p.add_argument("--data", type=Path, required=True, help="folder of training images")
-    p.add_argument("--val", type=Path, help="folder of validation images")
-    p.add_argument("--out", type=Path, required=True, help="folder of the run's state")
-    p.add_argument("--device", default="cpu")
-    p.add_argument("--bundle", action="store_true", help="put the result among the bundled weights")
-    p.add_argument("--every", type=int, default=500, help="steps between checkpoints")
+    """The command line: ``python -m nic_helpers.training --help``."""
+    p = parser()
     a = p.parse_args(argv)
-    s = Settings(a.arch, a.quality, tuple(a.widths), a.steps, a.batch, a.crop, a.lr, a.warmup, a.seed,
-                 {"auto": None, "bf16": True, "fp32": False}[a.precision],
-                 a.channels_last, a.start)  # fmt: skip
-    state = train(s, a.data, a.out, a.val, a.device, a.every)
+    if a.recipe:
+        from nic_helpers import recipes
+
+        sys.exit(recipes.run_from_command_line(a))
+    missing = [f"--{n}" for n in ("data", "out", "arch", "quality", "widths", "steps") if getattr(a, n) is None]
+    if missing:
+        p.error(f"one run needs {', '.join(missing)} (or give --recipe)")
+    bf16 = {"auto": None, "bf16": True, "fp32": False}[a.precision]
+    s = Settings(a.arch, a.quality, tuple(a.widths), a.steps, a.batch, a.crop, a.lr, a.warmup, a.seed, bf16,
+                 a.channels_last, a.start, a.only, a.mixed, a.ema)  # fmt: skip
+    state = train(s, a.data, a.out, a.val, a.device, a.every, a.keep_every, a.stop)
     if a.bundle:
-        target = checkpoints_dir() / f"{a.arch}-q{a.quality}.safetensors"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(state.with_name("weights.safetensors"), target)
-        bundle(target, a.arch, a.quality)
+        bundle(state.with_name("weights.safetensors"), a.arch, a.quality)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlparse
@@ -18,6 +19,7 @@ import torch
 from compressai.models.utils import remap_old_keys
 from compressai.zoo.image import model_urls
 from compressai.zoo.image import root_url as ZOO_URL
+from compressai.zoo.image_vbr import model_urls as variable_rate_urls
 from compressai.zoo.pretrained import load_pretrained
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -37,8 +39,14 @@ _REBUILT = (
     "pedestal",
     ".target",
 )
-#: Kept in float32 in a half-precision file: stored as square roots with floors below half's normal range.
-_FULL_PRECISION = ("beta", "gamma", "entropy_bottleneck.")
+#: Kept in float32 in a half-precision file: (I)GDN's, stored as square roots with floors below half's normal range, and
+#: what quantisation itself depends on.
+_FULL_PRECISION = ("beta", "gamma", "entropy_bottleneck.", "Gain", "QuantABCD", "gayn2zqstep")
+#: Kept as 8-bit integers with a scale for each row: the networks that only predict probabilities. Measured on Kodak this
+#: costs less than 0.1 % of the rate and nothing of the picture; in the transforms it would cost 0.3 dB at quality 6.
+_EIGHT_BIT = ("h_a.", "h_s.", "context_prediction.", "entropy_parameters.")
+_SCALE = ".scale"
+_CAUSAL_TAPS = 12  # of the context model's 5×5 window, in raster order: the rest is masked, and not stored
 MANIFEST = "manifest.json"
 
 
@@ -55,9 +63,9 @@ class Weights:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """The constructor's arguments, read off the tensors' shapes: (N, M), or (N,) for Cheng2020."""
+        """N and M (the arguments of ``Architecture.build``), read off the tensors' shapes."""
         if "g_a.0.conv1.weight" in self.state:
-            return (self.state["g_a.0.conv1.weight"].size(0),)
+            return self.state["g_a.0.conv1.weight"].size(0), self.state["h_a.0.weight"].size(1)
         return self.state["g_a.0.weight"].size(0), self.state["g_a.6.weight"].size(0)
 
 
@@ -67,7 +75,7 @@ def checkpoints_dir() -> Path:
 
 
 def manifest() -> dict[str, dict]:
-    """The bundled files: name -> {"arch", "quality", "sha256"}."""
+    """The bundled files: name -> {"arch", "qualities", "sha256"}."""
     path = checkpoints_dir() / MANIFEST
     if not path.is_file():
         raise FileNotFoundError(f"no bundled weights: {path} is missing. Install from a clone (pip install -e .) or "
@@ -77,7 +85,7 @@ def manifest() -> dict[str, dict]:
 
 def bundled_qualities(arch: str) -> list[int]:
     """The qualities of an architecture whose weights are in this repository."""
-    return sorted(v["quality"] for v in manifest().values() if v["arch"] == arch)
+    return sorted(q for v in manifest().values() if v["arch"] == arch for q in v["qualities"])
 
 
 def load_weights(arch: str, quality: int, weights: str | Path = "bundled") -> Weights:
@@ -89,6 +97,8 @@ def load_weights(arch: str, quality: int, weights: str | Path = "bundled") -> We
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"unknown codec {arch!r}: there are {', '.join(ARCHITECTURES)}")
+    if ARCHITECTURES[arch].variable and quality not in ARCHITECTURES[arch].qualities:
+        raise ValueError(f"{arch} has the qualities {_listed(ARCHITECTURES[arch].qualities)}, not {quality!r}")
     if weights == "bundled":
         return _bundled(arch, quality)
     if weights == "zoo":
@@ -96,34 +106,49 @@ def load_weights(arch: str, quality: int, weights: str | Path = "bundled") -> We
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}: weights must be 'bundled', 'zoo' or the path of a file")
-    found = _read(path, "file", quality)
+    found = read_weights(path, "file", quality)
     for key, wanted in (("arch", arch), ("quality", str(quality))):
+        if key == "quality" and ARCHITECTURES[arch].variable:
+            continue
         if found.card.get(key, wanted) != wanted:
             raise ValueError(f"{path} holds weights of {key} {found.card[key]}, not {wanted}")
     return found
 
 
+def bundled_name(arch: str, quality: int) -> str:
+    """The file name of bundled weights: one for each quality, or one for all of a variable-rate codec's."""
+    return f"{arch}.safetensors" if ARCHITECTURES[arch].variable else f"{arch}-q{quality}.safetensors"
+
+
+def _listed(qualities) -> str:
+    return ", ".join(map(str, qualities))
+
+
 def _bundled(arch: str, quality: int) -> Weights:
-    name = f"{arch}-q{quality}.safetensors"
+    name = bundled_name(arch, quality)
     entries = manifest()
-    if name not in entries:
-        have = bundled_qualities(arch)
-        what = f"qualities {', '.join(map(str, have))}" if have else "none; bundled codecs: " + ", ".join(
+    have = bundled_qualities(arch)
+    if quality not in have:
+        what = f"qualities {_listed(have)}" if have else "none; bundled codecs: " + ", ".join(
             sorted({v["arch"] for v in entries.values()}))  # fmt: skip
         raise ValueError(f"no bundled weights for {arch} at quality {quality!r} (bundled for {arch}: {what}); "
                          "weights='zoo' has every quality of CompressAI's")  # fmt: skip
     path = checkpoints_dir() / name
     if not path.is_file():
         raise FileNotFoundError(f"{path} is listed in {MANIFEST} but missing: restore it with git checkout")
-    return _read(path, "bundled", quality, entries[name]["sha256"])
+    return read_weights(path, "bundled", quality, entries[name]["sha256"])
 
 
 def _zoo(arch: str, quality: int) -> Weights:
-    urls = model_urls[arch]["mse"]
-    if quality not in urls:
-        raise ValueError(f"the zoo has no {arch} at quality {quality!r}: it has {', '.join(map(str, urls))}")
+    if ARCHITECTURES[arch].variable:
+        url = variable_rate_urls[arch]["mse"]
+    else:
+        urls = model_urls[arch]["mse"]
+        if quality not in urls:
+            raise ValueError(f"the zoo has no {arch} at quality {quality!r}: it has {_listed(urls)}")
+        url = urls[quality]
     mirror = os.environ.get("NIC_ZOO_URL")
-    url = urls[quality].replace(ZOO_URL, mirror.rstrip("/")) if mirror else urls[quality]
+    url = url.replace(ZOO_URL, mirror.rstrip("/")) if mirror else url
     name = Path(urlparse(url).path).name
     digest = name.split(".")[0].rsplit("-", 1)[1]  # the zoo puts the first 8 hex digits of the SHA-256 into the name
     folder = data_dir() / "zoo"
@@ -138,14 +163,15 @@ def _zoo(arch: str, quality: int) -> Weights:
                 f"elsewhere and put it in {folder}, or pass its path as weights."
             ) from error
     try:
-        return _read(path, "zoo", quality, digest)
+        return read_weights(path, "zoo", quality, digest)
     except ValueError:
         if fetched:
             path.unlink()
         raise
 
 
-def _read(path: Path, source: str, quality: int, expected: str | None = None) -> Weights:
+def read_weights(path: Path, source: str = "file", quality: int = 0, expected: str | None = None) -> Weights:
+    """A file's parameters, after its SHA-256 was found to begin with ``expected``."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     if expected and not digest.startswith(expected):
         raise ValueError(
@@ -157,41 +183,78 @@ def _read(path: Path, source: str, quality: int, expected: str | None = None) ->
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as f:
                 card = f.metadata() or {}
-                state = {k: f.get_tensor(k).float() for k in f.keys()}  # noqa: SIM118
+                state = _unpacked({k: f.get_tensor(k) for k in f.keys()})  # noqa: SIM118
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
             state = state.get("state_dict", state.get("model", state))
             state = load_pretrained(state)
-            if any(k.startswith("entropy_bottleneck.") for k in state):
+            if "Gain" not in state and any(k.startswith("entropy_bottleneck.") for k in state):
                 state = remap_old_keys("entropy_bottleneck", state)
     except (SafetensorError, OSError, RuntimeError, ValueError, AttributeError, EOFError) as error:
         raise ValueError(f"{path} holds no codec weights: {error}") from error
     except Exception as error:  # pickle's own errors, among them its refusal of anything that is not a tensor
         raise ValueError(f"{path} cannot be loaded safely: {type(error).__name__}: {error}") from error
     state = {k: v for k, v in state.items() if not any(part in k for part in _REBUILT)}
-    return Weights(state, source, path.name, digest, float(card.get("lmbda", LAMBDAS.get(quality, float("nan")))), card)
+    lmbda = LAMBDAS.get(quality, float("nan"))
+    if "Gain" not in state:  # a variable-rate codec is trained for all of them
+        lmbda = float(card.get("lmbda", lmbda))
+    return Weights(state, source, path.name, digest, lmbda, card)
+
+
+def _unpacked(stored: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What :func:`save_weights` stored, as float32 parameters of their own shapes."""
+    state = {}
+    for name, value in stored.items():
+        if name.endswith(_SCALE):
+            continue
+        value = value.float()
+        if name + _SCALE in stored:
+            value = value * stored[name + _SCALE].view(-1, *[1] * (value.dim() - 1))
+        if name == "context_prediction.weight" and value.dim() == 3:
+            value = torch.nn.functional.pad(value, (0, 25 - _CAUSAL_TAPS)).unflatten(2, (5, 5))
+        state[name] = value
+    return state
 
 
 def save_weights(path: Path, state: dict[str, Tensor], card: dict[str, str]) -> str:
-    """Write a codec's parameters as half-precision safetensors; returns the file's SHA-256.
+    """Write a codec's parameters compactly as safetensors; returns the file's SHA-256.
 
-    (I)GDN's β, γ and the entropy bottleneck stay in float32. ``card`` goes into the file's header.
+    The transforms in half precision, (I)GDN's β, γ and the entropy bottleneck in float32, the convolutions of the
+    networks that predict probabilities in 8 bits with one scale a row. ``card`` goes into the file's header.
     """
     kept = {}
     for name, value in state.items():
         if any(part in name for part in _REBUILT) or name.endswith(".mask"):
             continue
-        full = any(part in name for part in _FULL_PRECISION)
-        kept[name] = value.detach().cpu().to(torch.float32 if full else torch.float16).contiguous()
+        value = value.detach().cpu().float()
+        if value.dim() == 4 and name.startswith(_EIGHT_BIT):
+            if name == "context_prediction.weight":
+                value = value.flatten(2)[:, :, :_CAUSAL_TAPS]
+            scale = value.abs().flatten(1).amax(1).clamp_min(1e-12) / 127
+            kept[name + _SCALE] = scale
+            kept[name] = torch.round(value / scale.view(-1, *[1] * (value.dim() - 1))).to(torch.int8).contiguous()
+        else:
+            full = any(part in name for part in _FULL_PRECISION)
+            kept[name] = value.to(torch.float32 if full else torch.float16).contiguous()
     temporary = path.with_name(path.name + ".part")
     save_file(kept, temporary, metadata={k: str(v) for k, v in card.items()})
     temporary.replace(path)
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def bundle(path: Path, arch: str, quality: int) -> None:
-    """Add (or renew) a file of the bundled set in the manifest."""
+def bundle(path: Path, arch: str, quality: int) -> Path:
+    """Copy a file of weights into the bundled set and list it in the manifest; returns its new path.
+
+    ``quality``: the one it was trained for, or a variable-rate codec's highest.
+    """
+    target = checkpoints_dir() / bundled_name(arch, quality)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if path.resolve() != target.resolve():
+        shutil.copyfile(path, target)
     listing = checkpoints_dir() / MANIFEST
     entries = json.loads(listing.read_text()) if listing.is_file() else {}
-    entries[path.name] = {"arch": arch, "quality": quality, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    qualities = list(range(1, quality + 1)) if ARCHITECTURES[arch].variable else [quality]
+    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    entries[target.name] = {"arch": arch, "qualities": qualities, "sha256": digest}
     listing.write_text(json.dumps(dict(sorted(entries.items())), indent=1) + "\n")
+    return target

@@ -11,8 +11,8 @@ import torch
 
 from nic_helpers import load_codec, load_images
 from nic_helpers.codecs import NeuralCodec
+from nic_helpers.initialise import pca_initialise
 from nic_helpers.models import ARCHITECTURES
-from nic_helpers.training import pca_initialise
 from nic_helpers.weights import Weights
 
 WIDTHS = {"cheng2020-anchor": (12,), "cheng2020-attn": (12,)}
@@ -41,6 +41,7 @@ def untrained(arch: str) -> NeuralCodec:
     """A small codec of an architecture with its principal-component start, no training."""
     torch.manual_seed(0)
     model = ARCHITECTURES[arch].build(*WIDTHS.get(arch, (12, 16)))
+    model.level = 2
     crops = torch.stack([im[:, :128, :128] for im in load_images("bundled")])
     pca_initialise(arch, model, crops, 0.0067)
     return NeuralCodec(arch, 3, Weights(model.state_dict(), "test", arch, "ab" * 32, 0.0067), torch.device("cpu"))

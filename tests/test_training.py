@@ -11,8 +11,9 @@ from PIL import Image
 
 from nic_helpers import load_images
 from nic_helpers.images import to_pil
+from nic_helpers.initialise import pca_initialise
 from nic_helpers.models import ARCHITECTURES, round_true, walk
-from nic_helpers.training import Crops, Settings, learning_rate, pca_initialise, rate_distortion_loss, train
+from nic_helpers.training import Crops, Settings, learning_rate, rate_distortion_loss, train
 from nic_helpers.weights import load_weights
 
 SMALL = Settings("bmshj2018-hyperprior", 3, (8, 12), steps=12, batch=2, crop=64, bf16=False)
@@ -164,8 +165,8 @@ def test_bad_training_data_is_named(tmp_path, folder):
 def test_unknown_architecture_quality_or_widths(tmp_path, folder):
     with pytest.raises(ValueError, match="unknown architecture"):
         Settings("resnet", 3, (8, 8), 1)
-    for arch, widths, quality in (("mbt2018", (8, 8), 11), ("cheng2020-attn", (8,), 7)):
+    for arch, widths, quality in (("mbt2018", (8, 8), 11), ("cheng2020-attn", (8, 8), 7)):
         with pytest.raises(ValueError, match="quality"):
             Settings(arch, quality, widths, 1)
     with pytest.raises(ValueError, match="widths"):
-        Settings("cheng2020-attn", 3, (8, 8), 1)
+        Settings("cheng2020-attn", 3, (8,), 1)

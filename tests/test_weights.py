@@ -1,6 +1,8 @@
 import hashlib
 import json
 import pickle
+import re
+import shutil
 
 import pytest
 import torch
@@ -15,23 +17,31 @@ def test_every_bundled_file_is_listed_with_its_hash_and_loads():
     files = {p.name for p in checkpoints_dir().glob("*.safetensors")}
     assert files == set(manifest())
     for entry in manifest().values():
-        loaded = load_weights(entry["arch"], entry["quality"])
-        assert loaded.source == "bundled" and loaded.sha256 == entry["sha256"]
-        assert loaded.lmbda == LAMBDAS[entry["quality"]]
+        for quality in entry["qualities"]:
+            loaded = load_weights(entry["arch"], quality)
+            assert loaded.source == "bundled" and loaded.sha256 == entry["sha256"]
+            assert loaded.lmbda == LAMBDAS[quality]
 
 
 def test_bundled_weights_fit_their_size_limit():
-    assert sum(p.stat().st_size for p in checkpoints_dir().glob("*.safetensors")) <= 48 * 2**20
+    assert sum(p.stat().st_size for p in checkpoints_dir().glob("*.safetensors")) <= 48e6
 
 
-def test_half_precision_keeps_gdn_and_bottleneck_in_full(tmp_path):
-    codec = untrained("bmshj2018-hyperprior")
-    path = tmp_path / "w.safetensors"
-    save_weights(path, codec.model.state_dict(), {"lmbda": "0.0067"})
-    loaded = load_weights("bmshj2018-hyperprior", 3, path)
-    for name, value in codec.model.named_parameters():
-        exact = any(part in name for part in ("beta", "gamma", "entropy_bottleneck"))
-        assert torch.equal(loaded.state[name], value if exact else value.half().float()), name
+@pytest.mark.parametrize("arch", ("bmshj2018-hyperprior-vbr", "mbt2018"))
+def test_each_part_is_kept_in_its_precision(arch, tmp_path):
+    model, path = untrained(arch).model, tmp_path / "w.safetensors"
+    save_weights(path, model.state_dict(), {"lmbda": "0.0067"})
+    loaded = load_weights(arch, 3, path).state
+    for name, value in model.named_parameters():
+        if any(part in name for part in ("beta", "gamma", "entropy_bottleneck", "Gain", "QuantABCD", "gayn2zqstep")):
+            assert torch.equal(loaded[name], value), name
+        elif name.startswith(("g_a", "g_s")) or value.dim() == 1:
+            assert torch.equal(loaded[name], value.half().float()), name
+        else:
+            if name == "context_prediction.weight":
+                value = value * model.context_prediction.mask
+            half_step = value.abs().flatten(1).amax(1) / 127 / 2
+            assert bool(((loaded[name] - value).abs().flatten(1).amax(1) <= half_step * 1.001).all()), name
 
 
 def test_saved_and_reloaded_codec_decodes_its_own_bytes(tmp_path, x):
@@ -113,35 +123,43 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
 # -------------------------------------------------------------------------------------------------------- the zoo
 @pytest.fixture
 def zoo(tmp_path, monkeypatch):
-    """A served folder with files of the zoo's form and name: old key spelling, DataParallel prefix, CDF buffers."""
+    """A served folder with files of the zoo's form and names: old key spelling, DataParallel prefix, CDF buffers."""
     served = tmp_path / "served"
     served.mkdir()
     urls = {}
-    for arch in ("bmshj2018-hyperprior", "cheng2020-attn"):
+    for arch, form in ARCHITECTURES.items():
+        real = weights.variable_rate_urls[arch]["mse"] if form.variable else weights.model_urls[arch]["mse"]
         state = {}
         for key, value in untrained(arch).model.state_dict().items():
             for new, old in (("matrices.", "_matrix"), ("biases.", "_bias"), ("factors.", "_factor")):
                 key = key.replace(f"entropy_bottleneck.{new}", f"entropy_bottleneck.{old}")
             state[f"module.{key}"] = value
         torch.save(state, served / "file")
-        digest = hashlib.sha256((served / "file").read_bytes()).hexdigest()
-        name = f"{arch}-3-{digest[:8]}.pth.tar"
-        (served / "file").rename(served / name)
-        urls[arch] = {"mse": {3: f"{weights.ZOO_URL}/{name}"}}
+        digest = hashlib.sha256((served / "file").read_bytes()).hexdigest()[:8]
+        named = {q: re.sub(r"-[0-9a-f]{8}\.pth", f"-{digest}.pth", url) for q, url in
+                 (real.items() if isinstance(real, dict) else ((1, real),))}  # fmt: skip
+        assert all(url.startswith(weights.ZOO_URL) for url in named.values())
+        for url in named.values():
+            shutil.copyfile(served / "file", served / url.rsplit("/", 1)[1])
+        urls[arch] = {"mse": named[1] if form.variable else named}
+        (served / "file").unlink()
     monkeypatch.setattr(weights, "model_urls", urls)
+    monkeypatch.setattr(weights, "variable_rate_urls", urls)
     monkeypatch.setenv("NIC_DATA_DIR", str(tmp_path / "data"))
     return served
 
 
-def test_the_zoo_s_files_load_through_the_real_path(zoo, serve, monkeypatch, x):
-    monkeypatch.setenv("NIC_ZOO_URL", serve(zoo))
-    for arch in ("bmshj2018-hyperprior", "cheng2020-attn"):
-        codec = load_codec(arch, 3, weights="zoo", device="cpu")
-        assert codec.weights.source == "zoo" and codec.lmbda == 0.0067
-        torch.testing.assert_close(codec.reconstruct(x), untrained(arch).reconstruct(x), atol=1e-5, rtol=0)
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_the_zoo_s_files_of_every_codec_and_quality_load_through_the_real_path(arch, zoo, serve, monkeypatch, x):
+    address = serve(zoo)
+    for quality in ARCHITECTURES[arch].qualities:
+        monkeypatch.setenv("NIC_ZOO_URL", address)
+        codec = load_codec(arch, quality, weights="zoo", device="cpu")
+        assert codec.weights.source == "zoo" and codec.lmbda == LAMBDAS[quality]
         monkeypatch.setenv("NIC_ZOO_URL", "http://127.0.0.1:9")  # the second load needs no network
-        load_codec(arch, 3, weights="zoo", device="cpu")
-        monkeypatch.setenv("NIC_ZOO_URL", serve(zoo))
+        load_codec(arch, quality, weights="zoo", device="cpu")
+        if quality == 3:
+            torch.testing.assert_close(codec.reconstruct(x), untrained(arch).reconstruct(x), atol=1e-5, rtol=0)
 
 
 def test_a_zoo_file_that_does_not_match_its_name_is_refused(zoo, serve, monkeypatch, tmp_path):

@@ -1,0 +1,212 @@
+"""Recipes: a file of training runs, each beginning from nothing or from an earlier one, run by one command.
+
+    python -m nic_helpers.training --recipe data/recipes/bundled.toml --data DIR --val DIR --out data/training --jobs 2
+
+Runs that are finished are passed over, one that was interrupted goes on at its last checkpoint, and those that do not
+depend on each other go side by side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+import tomllib
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from nic_helpers.models import ARCHITECTURES
+from nic_helpers.training import Settings, train_step
+from nic_helpers.weights import bundle
+
+_SETTINGS = {f.name for f in fields(Settings) if f.init}
+_OWN = {"name", "bundle", "stop", "keep_every"}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a recipe. ``after``: the run it begins from; ``stop``: where it ends, if before its schedule does."""
+
+    name: str
+    settings: Settings
+    after: str | None
+    stop: int
+    keep_every: int
+    bundle: bool
+
+    def folder(self, out: Path) -> Path:
+        """Where its state lies."""
+        return out / self.name
+
+    def done(self, out: Path) -> int:
+        """Steps done so far."""
+        state = self.folder(out) / "state.pt"
+        return torch.load(state, map_location="cpu", weights_only=True)["step"] if state.is_file() else 0
+
+
+def read_recipe(path: Path, out: Path) -> list[Run]:
+    """The runs of a recipe in the order of the file; ``out`` is where their folders are.
+
+    Raises ValueError, naming the run, for an unknown key or setting, a name given twice, or a start that is neither
+    "pca", "random" nor a run further up.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ValueError(f"cannot read the recipe {path}: {error}") from error
+    runs: list[Run] = []
+    for entry in content.get("run", []):
+        entry = content.get("defaults", {}) | entry
+        name = entry.get("name", f"number {len(runs) + 1}")
+        unknown = set(entry) - _SETTINGS - _OWN
+        if unknown:
+            raise ValueError(f"{path}, run {name}: unknown {', '.join(sorted(unknown))}; known: "
+                             + ", ".join(sorted(_SETTINGS | _OWN)))  # fmt: skip
+        if name in {r.name for r in runs}:
+            raise ValueError(f"{path} has two runs named {name}")
+        start = entry.get("start", "pca")
+        after = None if start in ("pca", "random") else start
+        if after and after not in {r.name for r in runs}:
+            raise ValueError(f"{path}, run {name} begins from {after!r}: no run of that name comes before it")
+        given = {k: v for k, v in entry.items() if k in _SETTINGS}
+        given |= {"widths": tuple(given.get("widths", ())), "start": str(out / after / "state.pt") if after else start}
+        try:
+            settings = Settings(**given)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}, run {name}: {error}") from error
+        stop = min(entry.get("stop", settings.steps), settings.steps)
+        runs.append(Run(name, settings, after, stop, entry.get("keep_every", 0), entry.get("bundle", False)))
+    if not runs:
+        raise ValueError(f"{path} has no [[run]]")
+    return runs
+
+
+def choose(runs: list[Run], names: list[str]) -> list[Run]:
+    """The named runs and all that they begin from (all runs, if no names are given)."""
+    by_name = {r.name: r for r in runs}
+    unknown = [n for n in names if n not in by_name]
+    if unknown:
+        raise ValueError(f"no run named {', '.join(unknown)}: there are {', '.join(by_name)}")
+    wanted: set[str] = set(names or by_name)
+    for r in reversed(runs):
+        if r.name in wanted and r.after:
+            wanted.add(r.after)
+    return [r for r in runs if r.name in wanted]
+
+
+def seconds_per_step(s: Settings, device: str = "cpu", steps: int = 2) -> float:
+    """Seconds that one step of a run takes here, on random images, without the first (which warms up)."""
+    arch = ARCHITECTURES[s.arch]
+    torch.manual_seed(0)
+    model = arch.build(*s.widths).to(device).train()
+    model.level = s.quality - 1
+    x = torch.rand(s.batch, 3, s.crop, s.crop, device=device)
+    if s.channels_last:
+        model, x = (v.to(memory_format=torch.channels_last) for v in (model, x))
+    took = []
+    for _ in range(steps + 1):
+        began = time.perf_counter()
+        train_step(s, arch, model, x, s.lmbda)[0].backward()
+        if x.is_cuda:
+            torch.cuda.synchronize()
+        took.append(time.perf_counter() - began)
+    return min(took[1:])
+
+
+def plan(runs: list[Run], out: Path, device: str = "cpu") -> pd.DataFrame:
+    """What a recipe would do: one row a run, with the steps already done and the core-hours left at this machine's pace."""
+    pace: dict[tuple, float] = {}
+    rows = []
+    for r in runs:
+        s = r.settings
+        kind = (s.arch, s.widths, s.batch, s.crop, s.bf16, s.channels_last, s.only, s.mixed)
+        if kind not in pace:
+            pace[kind] = seconds_per_step(s, device)
+        done = min(r.done(out), r.stop)
+        rows.append({"run": r.name, "codec": s.arch, "quality": s.quality, "N, M": "{}, {}".format(*s.widths),
+                     "begins from": r.after or s.start, "learns": s.only or "all", "steps": r.stop,
+                     "batch": f"{s.batch}×{s.crop}²", "lr": s.lr, "done": done,
+                     "hours left": (r.stop - done) * pace[kind] / 3600, "hours": r.stop * pace[kind] / 3600,
+                     "bundled": "yes" if r.bundle else ""})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _command(r: Run, a: argparse.Namespace) -> list[str]:
+    s = r.settings
+    command = [sys.executable, "-m", "nic_helpers.training", "--out", str(r.folder(a.out)), "--data", str(a.data)]
+    command += ["--device", a.device, "--every", str(a.every), "--keep-every", str(r.keep_every), "--stop", str(r.stop)]
+    command += ["--val", str(a.val)] if a.val else []
+    for key in ("arch", "quality", "steps", "batch", "crop", "seed", "lr", "warmup", "start", "ema"):
+        command += [f"--{key}", str(getattr(s, key))]
+    command += ["--widths", *map(str, s.widths), "--precision", "bf16" if s.bf16 else "fp32"]
+    command += ["--only", s.only] if s.only else []
+    command += [flag for flag, on in (("--channels-last", s.channels_last), ("--mixed", s.mixed)) if on]
+    return command
+
+
+def _execute(r: Run, a: argparse.Namespace) -> int:
+    if r.done(a.out) >= r.stop and (r.folder(a.out) / "weights.safetensors").is_file():
+        return 0
+    r.folder(a.out).mkdir(parents=True, exist_ok=True)
+    threads = {"OMP_NUM_THREADS": "1"} if a.jobs > 1 else {}
+    with (r.folder(a.out) / "output.txt").open("ab") as log:
+        return subprocess.run(_command(r, a), stdout=log, stderr=subprocess.STDOUT, env=os.environ | threads).returncode
+
+
+def execute(runs: list[Run], a: argparse.Namespace) -> list[str]:
+    """Run them all, ``a.jobs`` at a time, each after the one it begins from; returns the names of those that failed.
+
+    A run whose start failed is not begun. Output goes to ``output.txt`` in each run's folder.
+    """
+    waiting, finished, failed = list(runs), set(), []
+    with ThreadPoolExecutor(a.jobs) as pool:
+        going: dict[Future, Run] = {}
+        while waiting or going:
+            for r in [r for r in waiting if r.after is None or r.after in finished]:
+                waiting.remove(r)
+                going[pool.submit(_execute, r, a)] = r
+            if not going:
+                failed += [r.name for r in waiting]
+                break
+            for future in wait(going, return_when=FIRST_COMPLETED).done:
+                r = going.pop(future)
+                if future.result() == 0:
+                    finished.add(r.name)
+                    if r.bundle:
+                        bundle(r.folder(a.out) / "weights.safetensors", r.settings.arch, r.settings.quality)
+                    print(f"{r.name}: finished", flush=True)
+                else:
+                    failed.append(r.name)
+                    print(f"{r.name}: failed, see {r.folder(a.out) / 'output.txt'}", flush=True)
+    return failed
+
+
+def run_from_command_line(a: argparse.Namespace) -> int:
+    """``--recipe``: print the plan, and unless it is a dry run, do it. Returns the exit status."""
+    a.out = a.out or Path("data/training")
+    try:
+        runs = choose(read_recipe(a.recipe, a.out), a.only_runs)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if a.dry_run:
+        table = plan(runs, a.out, a.device)
+        print(table.to_string(index=False, float_format=lambda v: f"{v:.3g}"))
+        where = torch.cuda.get_device_name(a.device) if a.device.startswith("cuda") else (
+            f"CPU with {torch.get_num_threads()} thread{'s'[: torch.get_num_threads() != 1]} a run")  # fmt: skip
+        print(f"{len(runs)} runs: {table['hours'].sum():.1f} hours in all, {table['hours left'].sum():.1f} left, "
+              f"one after the other, at the pace of this {where}")  # fmt: skip
+        return 0
+    if a.data is None:
+        print("a recipe needs --data (and --val to watch it)", file=sys.stderr)
+        return 2
+    failed = execute(runs, a)
+    if failed:
+        print(f"not finished: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
