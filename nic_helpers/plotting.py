@@ -17,8 +17,8 @@ from nic_helpers.images import to_uint8
 from nic_helpers.stats import summarise
 
 # Okabe and Ito's colour-blind safe palette
-_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY, _YELLOW, _BLACK, _GREY = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A900", "#000000", "#7F7F7F",
+_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY, _YELLOW, _BROWN, _BLACK, _GREY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A900", "#8B5A2B", "#000000", "#7F7F7F",
 )  # fmt: skip
 #: codec -> (colour, marker); never changed from figure to figure.
 STYLES: dict[str, tuple[str, str]] = {
@@ -28,6 +28,7 @@ STYLES: dict[str, tuple[str, str]] = {
     "mbt2018": (_YELLOW, "D"),
     "cheng2020-anchor": (_RED, "^"),
     "cheng2020-attn": (_PURPLE, "P"),
+    "bmshj2018-hyperprior-vbr": (_BROWN, "*"),
     "jpeg": (_BLACK, "x"),
     "jpeg-plain": (_GREY, "+"),
     "jpeg2000": (_GREY, "1"),

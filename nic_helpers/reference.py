@@ -14,6 +14,7 @@ CURVES = {
     "mbt2018": "compressai-mbt2018_mse_cuda",
     "cheng2020-anchor": "compressai-cheng2020-anchor_mse_cuda",
     "cheng2020-attn": "compressai-cheng2020-attn_mse_cuda",
+    "bmshj2018-hyperprior-vbr": "bmshj2018-hyperprior-vbr-ans",
     "jpeg-plain": "jpeg",
     "jpeg2000": "jpeg2000",
     "webp": "webp",
