@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from nic_helpers.images import to_uint8
-from nic_helpers.stats import summarise
+from nic_helpers.stats import rate_difference, summarise
 
 # Okabe and Ito's colour-blind safe palette
 _BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY, _YELLOW, _BROWN, _BLACK, _GREY = (
@@ -115,6 +115,23 @@ def rd_curves(table: pd.DataFrame, quality: str = "psnr", ax=None, published: pd
             ax.plot(curve["bpp"], transform(curve[quality]), ":", lw=1, ms=4, alpha=0.8, label=name, **look)
     labels = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM, as −10·log₁₀(1 − MS-SSIM) (dB)", "ssim": "SSIM"}
     ax.set(xlabel="rate (bits per pixel, real bytes)", ylabel=labels[quality])
+    return ax
+
+
+def saved_bytes(curves: pd.DataFrame, jpeg: pd.DataFrame, ax=None, published: pd.DataFrame | None = None):
+    """Bytes saved (%) against JPEG's curve at each point's own PSNR, a line a codec.
+
+    ``curves``, ``jpeg``: rows with ``codec``, ``bpp``, ``psnr``; ``published``: the same, drawn dotted and unfilled.
+    """
+    ax = ax or plt.subplots(figsize=(8, 5))[1]
+    for table, own in ((published, False), (curves, True)):
+        for codec, curve in () if table is None else table.groupby("codec", sort=False):
+            curve = curve.sort_values("psnr")
+            saving = [-rate_difference(jpeg, p) for _, p in curve.iterrows()]
+            look = {"lw": 2, "label": codec} if own else {"lw": 1, "ms": 4, "alpha": 0.8, "markerfacecolor": "none"}
+            ax.plot(curve["psnr"], saving, "-" if own else ":", **style(codec) | look)
+    ax.axhline(0, color="black", lw=1)
+    ax.set(xlabel="PSNR (dB)", ylabel="bytes saved against JPEG (%)")
     return ax
 
 

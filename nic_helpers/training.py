@@ -50,6 +50,9 @@ class Settings:
     start: str = "pca"  # "pca", "random", or another run's state.pt or weights (.safetensors) to begin from
     only: str | None = None  # "entropy": the transforms stay as they are, and only the entropy model learns
     mixed: bool = False  # the synthesis sees rounded latents (straight-through), the entropy model noisy ones
+    compile: bool = (
+        False  # torch.compile the transforms (on a GPU with CUDA graphs); pays in long runs (recipes/README.md)
+    )
     ema: float = 0.0  # decay of an average of the weights over the steps, exported in their place
     lmbda: float = field(init=False)
 
@@ -200,6 +203,9 @@ def train(
     model.g_s.requires_grad_(s.only is None)
     if s.channels_last:
         model.to(memory_format=torch.channels_last)
+    if s.compile:
+        for transform in (model.g_a, model.g_s):
+            transform.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
     quantiles = {n for n, _ in model.named_parameters() if n.endswith("quantiles")}
     main = [p for n, p in model.named_parameters() if n not in quantiles and p.requires_grad]
     optimiser = torch.optim.Adam(main, lr=s.lr)
@@ -391,6 +397,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--start", default="pca", help="pca, random, or the state.pt or weights of a run to begin from")
     one.add_argument("--only", choices=("entropy",), help="train the entropy model alone")
     one.add_argument("--mixed", action="store_true", help="round for the synthesis, add noise for the rate")
+    one.add_argument("--compile", action="store_true", help="compile the transforms")
     one.add_argument("--ema", type=float, default=0.0, help="decay of the averaged weights that are exported")
     one.add_argument("--stop", type=int, help="end after this many steps, before the schedule does")
     one.add_argument("--bundle", action="store_true", help="put the result among the bundled weights")
@@ -410,7 +417,7 @@ def main(argv: list[str] | None = None) -> None:
         p.error(f"one run needs {', '.join(missing)} (or give --recipe)")
     bf16 = {"auto": None, "bf16": True, "fp32": False}[a.precision]
     s = Settings(a.arch, a.quality, tuple(a.widths), a.steps, a.batch, a.crop, a.lr, a.warmup, a.seed, bf16,
-                 a.channels_last, a.start, a.only, a.mixed, a.ema)  # fmt: skip
+                 a.channels_last, a.start, a.only, a.mixed, a.compile, a.ema)  # fmt: skip
     state = train(s, a.data, a.out, a.val, a.device, a.every, a.keep_every, a.stop)
     if a.bundle:
         bundle(state.with_name("weights.safetensors"), a.arch, a.quality)
