@@ -171,10 +171,21 @@ def start_entropy_model(arch, model: nn.Module, latent: Tensor) -> None:
         model.entropy_bottleneck.quantiles.data[:, 0, 0] = -wide
         model.entropy_bottleneck.quantiles.data[:, 0, 2] = wide
         return
-    z = model.h_a(latent if arch.means else latent.abs())
-    shrink(model.h_a[-1], float(2.0 / z.std().clamp_min(1e-3)))
-    last = model.entropy_parameters[-1] if arch.context else model.h_s[-2 if not arch.means else -1]
-    shrink(last, 0.1)
+    # latents differ in size by a factor of hundreds: every layer starts with inputs and outputs of about the same size
+    whitened = latent / spread[:, None, None]
+    z = _unit_variance(model.h_a, whitened if arch.means else whitened.abs(), 2.0)
+    model.h_a[0].weight.data.div_(spread[:, None, None])
+    hidden = _unit_variance(model.h_s, torch.round(z), 0.1)
+    last = [layer for layer in model.h_s if isinstance(layer, CONVOLUTIONS)][-1]
+    if arch.context:
+        nn.init.normal_(model.context_prediction.weight)
+        model.context_prediction.weight.data.mul_(0.3 / model.context_prediction(whitened).std())
+        model.context_prediction.weight.data.div_(spread[:, None, None])
+        _unit_variance(model.entropy_parameters, torch.cat((hidden, model.context_prediction(latent)), 1), 0.1)
+        last = model.entropy_parameters[-1]
+    sizes = torch.cat((spread, spread)) if arch.means else spread
+    rows = (slice(None), None, None, None) if isinstance(last, nn.Conv2d) else (None, slice(None), None, None)
+    last.weight.data.mul_(sizes[rows])
     last.bias.data[: len(spread)] = spread
 
 
@@ -203,11 +214,20 @@ def random_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float)
     start_entropy_model(arch, model, latents)
 
 
+@torch.no_grad()
 def _unit_variance(chain: nn.Sequential, v: Tensor, last: float) -> Tensor:
+    """Random weights with outputs of unit variance on v, of standard deviation ``last`` at the end; what comes out."""
+    convolutions = [inner for layer in chain if isinstance(inner := first_of(layer), CONVOLUTIONS)]
     for layer in chain:
-        if isinstance(layer, CONVOLUTIONS):
-            nn.init.normal_(layer.weight)
-            nn.init.zeros_(layer.bias)
-            layer.weight.mul_((last if layer is chain[-1] else 1.0) / layer(v).std())
+        inner = first_of(layer)
+        if inner in convolutions:
+            nn.init.normal_(inner.weight)
+            nn.init.zeros_(inner.bias)
+            inner.weight.mul_((last if inner is convolutions[-1] else 1.0) / inner(v).std())
         v = layer(v)
     return v
+
+
+def first_of(layer: nn.Module) -> nn.Module:
+    """The layer itself, or the convolution before a pixel shuffle."""
+    return layer[0] if isinstance(layer, nn.Sequential) else layer

@@ -208,9 +208,10 @@ class Walk:
 def walk(
     arch: Architecture,
     model: nn.Module,
-    x: Tensor,
+    x: Tensor | None,
     quantise: Quantiser = round_true,
     *,
+    y: Tensor | None = None,
     synthesis: bool = True,
     rate: bool = True,
     synthesise: Quantiser | None = None,
@@ -218,9 +219,10 @@ def walk(
 ) -> Walk:
     """Run the codec on padded images x [B, 3, H, W] in [0, 1], in its parallel (differentiable) form.
 
-    ``rate=False`` skips everything that the reconstruction does not depend on; ``synthesis=False`` skips the decoder's
-    transform. ``synthesise`` (default: ``quantise``) gives the latents that the decoder's transform sees. ``amp`` runs
-    g_a, g_s, h_a and h_s in that precision (context models and likelihoods always run in float32).
+    ``y`` gives the latents [B, M, H/16, W/16] instead of the images. ``rate=False`` skips everything that the
+    reconstruction does not depend on; ``synthesis=False`` skips the decoder's transform. ``synthesise`` (default:
+    ``quantise``) gives the latents that the decoder's transform sees. ``amp`` runs g_a, g_s, h_a and h_s in that
+    precision (context models and likelihoods always run in float32).
     For a context model the reconstruction is g_s(quantise(y)), as in CompressAI's forward; what its decoder really
     rebuilds is :meth:`nic_helpers.entropy.EntropyCoder.latents`.
     """
@@ -231,7 +233,7 @@ def walk(
         with torch.autocast(v.device.type, dtype=amp):
             return transform(v).float()
 
-    y = run(model.g_a, x)
+    y = run(model.g_a, x) if y is None else y
     w = Walk(y=y, y_hat=None)
     if not arch.side_information:
         w.y_hat = quantise(y, medians(model.entropy_bottleneck))

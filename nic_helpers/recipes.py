@@ -106,7 +106,8 @@ def seconds_per_step(s: Settings, device: str = "cpu", steps: int = 2) -> float:
     torch.manual_seed(0)
     model = arch.build(*s.widths).to(device).train()
     model.level = s.quality - 1
-    x = torch.rand(s.batch, 3, s.crop, s.crop, device=device)
+    shape = (s.widths[1], s.crop // 16, s.crop // 16) if s.only else (3, s.crop, s.crop)
+    x = torch.rand(s.batch, *shape, device=device)
     if s.channels_last:
         model, x = (v.to(memory_format=torch.channels_last) for v in (model, x))
     took = []

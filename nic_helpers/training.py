@@ -120,19 +120,40 @@ def rate_distortion_loss(
     return bpp + lmbda * 255**2 * mse, bpp, mse
 
 
-def rate_loss(arch: Architecture, model: nn.Module, x: Tensor, amp=None) -> tuple[Tensor, Tensor, Tensor]:
-    """(bpp, bpp, not a number): the rate alone, with the analysis transform frozen."""
-    w = walk(arch, model, x, add_noise, amp=amp, synthesis=False)
-    bpp = sum(b.sum() for b in w.bits().values()) / (x.size(0) * x.size(2) * x.size(3))
-    return bpp, bpp, torch.tensor(float("nan"))
+def rate_loss(arch: Architecture, model: nn.Module, y: Tensor, side_weight: float = 1.0):
+    """(loss, bpp, not a number): the rate alone, of given latents y [B, M, h, w] of pixels 16 times finer.
+
+    ``side_weight``: how much the side information's bits count in the loss. An untrained hyperprior is of no use yet,
+    and if its bits cost their full price from the start it learns to send nothing, and stays there.
+    """
+    w = walk(arch, model, None, add_noise, y=y, synthesis=False)
+    bits = {k: b.sum() / (y.size(0) * y.size(2) * y.size(3) * 256) for k, b in w.bits().items()}
+    loss = bits["y"] + side_weight * bits.get("z", 0.0)
+    return loss, sum(bits.values()), torch.tensor(float("nan"))
 
 
-def train_step(s: Settings, arch: Architecture, model: nn.Module, x: Tensor, lmbda: float):
-    """(loss, bpp, mse) of one step of a run on x [B, 3, H, W], ready for ``backward``."""
-    amp = torch.bfloat16 if s.bf16 else None
+class Latents:
+    """What the frozen analysis gives for crops of the training images, held in memory; batches depend on (seed, step)."""
+
+    def __init__(self, s: Settings, model: nn.Module, crops: Crops, device: torch.device, count: int = 1536):
+        self._seed = s.seed
+        with torch.no_grad():
+            parts = [model.g_a(crops.batch(8, s.crop, s.seed, 2**30 + k).to(device)) for k in range(max(1, count // 8))]
+        self._latents = torch.cat(parts)
+
+    def batch(self, n: int, step: int) -> Tensor:
+        """n latents [n, M, h, w]."""
+        chosen = np.random.default_rng((self._seed, step)).choice(len(self._latents), n)
+        return self._latents[torch.from_numpy(chosen)]
+
+
+def train_step(s: Settings, arch: Architecture, model: nn.Module, batch: Tensor, lmbda: float, step: int = 0):
+    """(loss, bpp, mse) of one step of a run, ready for ``backward``: on images [B, 3, H, W], or on latents [B, M, h, w]
+    where the entropy model learns alone."""
     if s.only:
-        return rate_loss(arch, model, x, amp)
-    return rate_distortion_loss(arch, model, x, lmbda, amp, synthesise=round_ste if s.mixed else None)
+        return rate_loss(arch, model, batch, min(1.0, step / (0.5 * s.steps)))
+    amp = torch.bfloat16 if s.bf16 else None
+    return rate_distortion_loss(arch, model, batch, lmbda, amp, synthesise=round_ste if s.mixed else None)
 
 
 def learning_rate(s: Settings, step: int) -> float:
@@ -217,19 +238,20 @@ def train(
     if state and s.ema:
         average = {n: v.to(device) for n, v in state["average"].items()}
     _drop_rows_after(log_path, first)
+    latents = Latents(s, model, crops, device) if s.only else None
     began, mean = time.perf_counter() - seconds, np.zeros(3)
     model.train()
     end = min(s.steps, stop or s.steps)
     for step in range(first, end):
         torch.manual_seed(s.seed * 1_000_003 + step)  # the noise of step n is that of step n, resumed or not
-        x = crops.batch(s.batch, s.crop, s.seed, step).to(device)
+        x = latents.batch(s.batch, step) if latents else crops.batch(s.batch, s.crop, s.seed, step).to(device)
         if s.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         lmbda = s.lmbda
         if arch.variable:
             model.level = step % s.quality
             lmbda = LAMBDAS[model.level + 1]
-        loss, bpp, mse = train_step(s, arch, model, x, lmbda)
+        loss, bpp, mse = train_step(s, arch, model, x, lmbda, step)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(main, 1.0)
