@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from nic_helpers import attacks, load_images, metrics
-from nic_helpers.budgets import Linf
+from nic_helpers.budgets import L2rms, Linf
 from nic_helpers.images import to_8bit
 from nic_helpers.objectives import Distortion, Rate
 
@@ -13,6 +13,17 @@ ALL = [
     attacks.FGSM(EPS),
     attacks.PGD(EPS, steps=3),
     attacks.PGD(EPS, alpha=2 / 255, steps=3, restarts=2),
+    attacks.IFGSM(EPS, steps=3),
+    attacks.MIFGSM(EPS, steps=3),
+    attacks.DIFGSM(EPS, steps=3),
+    attacks.APGD(EPS, steps=5),
+]
+ROOT_MEAN_SQUARE = [
+    attacks.RandomNoise(EPS / 2, norm="l2rms"),
+    attacks.FGSM(EPS / 2, norm="l2rms"),
+    attacks.PGD(EPS / 2, steps=3, norm="l2rms"),
+    attacks.MIFGSM(EPS / 2, steps=3, norm="l2rms"),
+    attacks.APGD(EPS / 2, steps=5, norm="l2rms"),
 ]
 
 
@@ -54,7 +65,68 @@ def test_rounding_stays_inside_the_ball():
         assert torch.equal(x_adv, to_8bit(x_adv))
 
 
+def test_rounding_stays_inside_the_root_mean_square_ball_and_undoes_no_more_than_it_must():
+    torch.manual_seed(0)
+    x = to_8bit(torch.rand(3, 3, 24, 24))
+    for eps in (0.4 / 255, 1 / 255, 8 / 255):
+        budget = L2rms(eps)
+        wanted = budget.project(x + torch.randn_like(x) * eps * 2, x)
+        assert ((wanted - x).pow(2).mean((1, 2, 3)).sqrt() <= eps * 1.0001).all()
+        x_adv = budget.to_8bit(wanted, x)
+        rms = (x_adv - x).double().pow(2).mean((1, 2, 3)).sqrt()
+        assert torch.equal(x_adv, to_8bit(x_adv)) and (rms <= eps * 1.0001).all()
+        assert (rms > 0.9 * (wanted - x).pow(2).mean((1, 2, 3)).sqrt()).all() or eps < 1 / 255
+
+
 # --------------------------------------------------------------------------------------------------------- attacks
+@pytest.mark.parametrize("attack", ROOT_MEAN_SQUARE, ids=str)
+def test_the_root_mean_square_bounds_attacks_too(attack, hyperprior, x):
+    result = attack(hyperprior, x)
+    assert torch.equal(result.x_adv, to_8bit(result.x_adv)) and result.rms.max() <= EPS / 2 * 1.0001
+    assert result.rms.min() > 0.9 * EPS / 2 and result.linf.max() > EPS / 2
+
+
+def test_at_equal_root_mean_square_attacks_beat_noise(hyperprior, crops):
+    # a random start spends the budget on noise, which steps must first undo: from the source fewer steps do more
+    noise, fgsm, iterated = (
+        damage(hyperprior, crops, a)
+        for a in (attacks.RandomNoise(EPS, norm="l2rms"), attacks.FGSM(EPS, norm="l2rms"),
+                  attacks.IFGSM(EPS, steps=8, norm="l2rms"))
+    )  # fmt: skip
+    assert iterated < fgsm < noise
+
+
+@pytest.mark.parametrize("attack", [attacks.IFGSM(EPS, steps=8), attacks.MIFGSM(EPS, steps=8),
+                                    attacks.DIFGSM(EPS, steps=8), attacks.APGD(EPS, steps=8)], ids=str)  # fmt: skip
+def test_every_iterative_attack_beats_one_step(attack, hyperprior, crops):
+    assert damage(hyperprior, crops, attack) < damage(hyperprior, crops, attacks.FGSM(EPS))
+    assert attack(hyperprior, crops[:1]).gradients == 8
+
+
+def test_apgd_is_no_weaker_than_pgd_at_equal_cost(hyperprior, crops):
+    objective = {
+        a.__class__: a(hyperprior, crops).objective.mean()
+        for a in (attacks.APGD(EPS, steps=20), attacks.PGD(EPS, alpha=2 / 255, steps=20))
+    }
+    assert objective[attacks.APGD] > 0.98 * objective[attacks.PGD]
+
+
+def test_apgd_s_checkpoints_are_the_paper_s():
+    assert sorted(attacks.APGD(EPS, steps=100).checkpoints()) == [22, 41, 57, 70, 80, 87, 93, 99]
+
+
+def test_without_momentum_mi_fgsm_is_i_fgsm(hyperprior, x):
+    a, b = attacks.MIFGSM(EPS, steps=3, mu=0.0)(hyperprior, x), attacks.IFGSM(EPS, steps=3)(hyperprior, x)
+    assert torch.equal(a.x_adv, b.x_adv)
+
+
+def test_without_diversity_di_fgsm_is_i_fgsm(hyperprior, x):
+    a = attacks.DIFGSM(EPS, steps=3, probability=0.0)(hyperprior, x)
+    assert torch.equal(a.x_adv, attacks.IFGSM(EPS, steps=3)(hyperprior, x).x_adv)
+    resized = attacks.DIFGSM(EPS, probability=1.0, smallest=0.5)._resized(x, 3)
+    assert resized.shape == x.shape and (resized == 0).any()
+
+
 @pytest.mark.parametrize("attack", ALL, ids=str)
 @pytest.mark.parametrize("name", ["hyperprior", "cheng"])
 def test_results_are_8bit_images_inside_the_budget(name, attack, x, request):
@@ -180,6 +252,15 @@ def test_bad_settings_and_inputs(hyperprior, x):
     for bad in ({"steps": 0}, {"restarts": 0}, {"alpha": 0}, {"alpha": -0.1}, {"alpha": 3 * EPS}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             attacks.PGD(EPS, **bad)
+    for attack in (attacks.IFGSM, attacks.MIFGSM, attacks.DIFGSM, attacks.APGD):
+        with pytest.raises(ValueError, match="steps"):
+            attack(EPS, steps=0)
+    with pytest.raises(ValueError, match="mu must"):
+        attacks.MIFGSM(EPS, mu=-1)
+    with pytest.raises(ValueError, match="norm must be one of linf, l2rms"):
+        attacks.FGSM(EPS, norm="l1")
+    with pytest.raises(ValueError, match="side below 16"):
+        attacks.DIFGSM(EPS, smallest=0.2)(hyperprior, x)
     with pytest.raises(ValueError, match="kind must be"):
         attacks.RandomNoise(EPS, kind="gauss")
     with pytest.raises(ValueError, match="reference must be"):
