@@ -49,6 +49,7 @@ class Settings:
     channels_last: bool = False  # it crashed Cheng2020 training on a CPU, and helps the GDN codecs
     start: str = "pca"  # "pca", "random", or another run's state.pt or weights (.safetensors) to begin from
     only: str | None = None  # "entropy": the transforms stay as they are, and only the entropy model learns
+    side_warmup: float = 0.0  # with only: share of the steps in which the side information's price rises from 0 to 1
     mixed: bool = False  # the synthesis sees rounded latents (straight-through), the entropy model noisy ones
     compile: bool = (
         False  # torch.compile the transforms (on a GPU with CUDA graphs); pays in long runs (recipes/README.md)
@@ -151,7 +152,7 @@ def train_step(s: Settings, arch: Architecture, model: nn.Module, batch: Tensor,
     """(loss, bpp, mse) of one step of a run, ready for ``backward``: on images [B, 3, H, W], or on latents [B, M, h, w]
     where the entropy model learns alone."""
     if s.only:
-        return rate_loss(arch, model, batch, min(1.0, step / (0.5 * s.steps)))
+        return rate_loss(arch, model, batch, min(1.0, (step + 1) / max(1.0, s.side_warmup * s.steps)))
     amp = torch.bfloat16 if s.bf16 else None
     return rate_distortion_loss(arch, model, batch, lmbda, amp, synthesise=round_ste if s.mixed else None)
 
@@ -418,6 +419,7 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--channels-last", action="store_true")
     one.add_argument("--start", default="pca", help="pca, random, or the state.pt or weights of a run to begin from")
     one.add_argument("--only", choices=("entropy",), help="train the entropy model alone")
+    one.add_argument("--side-warmup", type=float, default=0.0, help="share of the steps in which z becomes dear")
     one.add_argument("--mixed", action="store_true", help="round for the synthesis, add noise for the rate")
     one.add_argument("--compile", action="store_true", help="compile the transforms")
     one.add_argument("--ema", type=float, default=0.0, help="decay of the averaged weights that are exported")
@@ -439,7 +441,7 @@ def main(argv: list[str] | None = None) -> None:
         p.error(f"one run needs {', '.join(missing)} (or give --recipe)")
     bf16 = {"auto": None, "bf16": True, "fp32": False}[a.precision]
     s = Settings(a.arch, a.quality, tuple(a.widths), a.steps, a.batch, a.crop, a.lr, a.warmup, a.seed, bf16,
-                 a.channels_last, a.start, a.only, a.mixed, a.compile, a.ema)  # fmt: skip
+                 a.channels_last, a.start, a.only, a.side_warmup, a.mixed, a.compile, a.ema)  # fmt: skip
     state = train(s, a.data, a.out, a.val, a.device, a.every, a.keep_every, a.stop)
     if a.bundle:
         bundle(state.with_name("weights.safetensors"), a.arch, a.quality)

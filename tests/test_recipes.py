@@ -39,6 +39,7 @@ arch = "mbt2018-mean"
 steps = 4
 start = "wide"
 only = "entropy"
+side_warmup = 0.5
 
 [[run]]
 name = "alone"
