@@ -2,27 +2,53 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from pytorch_msssim import ms_ssim
 from torch import Tensor
 
 REFERENCES = ("clean", "source", "own")
+LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of red, green and blue
+
+
+def squared_error(a: Tensor, b: Tensor) -> Tensor:
+    """MSE per image [B]."""
+    return (a - b).pow(2).mean((1, 2, 3))
+
+
+def luma_error(a: Tensor, b: Tensor) -> Tensor:
+    """MSE of the luma alone, per image [B]."""
+    weights = torch.tensor(LUMA, device=a.device, dtype=a.dtype).view(1, 3, 1, 1)
+    return ((a - b) * weights).sum(1).pow(2).mean((1, 2))
+
+
+def structural_error(a: Tensor, b: Tensor) -> Tensor:
+    """1 − MS-SSIM per image [B]; images of at least 161 pixels a side."""
+    return 1 - ms_ssim(a, b, data_range=1.0, size_average=False)
+
+
+MEASURES = {"mse": squared_error, "luma": luma_error, "ms_ssim": structural_error}
 
 
 @dataclass(frozen=True)
 class Distortion:
-    """MSE between the attacked reconstruction C(x') and a reference.
+    """How far the attacked reconstruction C(x') is from a reference.
 
-    ``reference``: "clean" C(x), the default; "source" x; "own" x' itself. Never runs the entropy model.
+    ``reference``: "clean" C(x), the default; "source" x; "own" x' itself. ``measure``: "mse"; "luma", the MSE of the
+    luma alone; "ms_ssim", 1 − MS-SSIM. Never runs the entropy model.
     """
 
     reference: str = "clean"
+    measure: str = "mse"
 
     def __post_init__(self):
         if self.reference not in REFERENCES:
             raise ValueError(f"reference must be one of {', '.join(REFERENCES)}, got {self.reference!r}")
+        if self.measure not in MEASURES:
+            raise ValueError(f"measure must be one of {', '.join(MEASURES)}, got {self.measure!r}")
 
     @property
     def flat_at_source(self) -> bool:
@@ -34,6 +60,8 @@ class Distortion:
 
         The reference is the rounding codec's output whatever the surrogate (in the parallel form for context models).
         """
+        if self.measure == "ms_ssim" and min(x.shape[2:]) < 161:
+            raise ValueError(f"MS-SSIM needs images of at least 161 pixels a side, got {x.size(2)}×{x.size(3)}")
         if self.reference == "clean":
             with torch.no_grad():
                 target = codec(x, None, rate=False).x_hat
@@ -42,7 +70,7 @@ class Distortion:
 
         def value(x_adv: Tensor) -> Tensor:
             reference = x_adv if self.reference == "own" else target
-            return (codec(x_adv, surrogate, rate=False).x_hat - reference).pow(2).mean((1, 2, 3))
+            return MEASURES[self.measure](codec(x_adv, surrogate, rate=False).x_hat, reference)
 
         return value
 
@@ -56,3 +84,46 @@ class Rate:
     def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[[Tensor], Tensor]:
         """A function x' [B, 3, H, W] -> values [B]."""
         return lambda x_adv: codec(x_adv, surrogate).bpp
+
+
+@dataclass(frozen=True)
+class Joint:
+    """a·R(x') + b·λ·255²·D(C(x'), x'): rate (bits per pixel) and own distortion (MSE), weighed by the codec's own λ so
+    that the two are commensurate (our reading of Wu et al. 2024, arXiv 2405.07717, eq. 3).
+
+    A negative weight holds its term down: (1, −1) blows up the file while the picture stays good.
+    """
+
+    a: float
+    b: float
+    flat_at_source = False
+
+    def __post_init__(self):
+        if self.a == self.b == 0:
+            raise ValueError("a and b must not both be 0: there would be nothing to raise")
+
+    @classmethod
+    def at(cls, angle: float) -> Joint:
+        """The direction at an angle in degrees in the plane of rate (0°) and distortion (90°)."""
+        return cls(math.cos(math.radians(angle)), math.sin(math.radians(angle)))
+
+    def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[[Tensor], Tensor]:
+        """A function x' [B, 3, H, W] -> values [B]."""
+
+        def value(x_adv: Tensor) -> Tensor:
+            out = codec(x_adv, surrogate, rate=self.a != 0)
+            total = self.b * codec.lmbda * 255**2 * squared_error(out.x_hat, x_adv)
+            return total + self.a * out.bpp if self.a else total
+
+        return value
+
+
+#: The six directions of SRDA (our reading), as angles in degrees.
+DIRECTIONS = {
+    "rate": 0.0,
+    "mostly rate": math.degrees(math.atan2(0.5, 1)),
+    "both": 45.0,
+    "distortion": 90.0,
+    "distortion, rate kept": 135.0,
+    "rate, quality kept": -45.0,
+}

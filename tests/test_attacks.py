@@ -4,7 +4,7 @@ import torch
 from nic_helpers import attacks, load_images, metrics
 from nic_helpers.budgets import L2rms, Linf
 from nic_helpers.images import to_8bit
-from nic_helpers.objectives import Distortion, Rate
+from nic_helpers.objectives import DIRECTIONS, Distortion, Joint, Rate
 
 EPS = 8 / 255
 ALL = [
@@ -211,6 +211,33 @@ def test_each_reference_is_what_its_objective_raises(reference, hyperprior, crop
     assert rows["pgd"] < rows["noise"]
 
 
+@pytest.mark.parametrize("measure", ["luma", "ms_ssim"])
+def test_each_measure_is_raised_most_by_its_own_attack(measure, hyperprior):
+    x = torch.stack([im[:, :176, :176] for im in load_images("bundled")[:2]])
+    value = Distortion(measure=measure).bind(hyperprior, to_8bit(x), None)
+    reached = {
+        m: float(value(attacks.IFGSM(EPS / 2, steps=8)(hyperprior, x, Distortion(measure=m)).x_adv).mean())
+        for m in ("mse", measure)
+    }
+    assert reached[measure] > reached["mse"]
+
+
+def test_the_six_directions_move_rate_and_distortion_as_their_names_say(hyperprior, crops):
+    def measure(x_adv):
+        out = hyperprior(x_adv, None)
+        return float(out.bpp.mean()), float((out.x_hat - x_adv).pow(2).mean())
+
+    clean, found = measure(crops), {}
+    for name, angle in DIRECTIONS.items():
+        found[name] = measure(attacks.IFGSM(EPS, steps=8)(hyperprior, crops, Joint.at(angle)).x_adv)
+    rate, distortion = ({n: v[k] for n, v in found.items()} for k in (0, 1))
+    assert max(rate, key=rate.get) in ("rate", "rate, quality kept", "mostly rate")
+    assert max(distortion, key=distortion.get) in ("distortion", "both", "distortion, rate kept")
+    assert all(rate[n] > clean[0] for n in ("rate", "mostly rate", "both", "rate, quality kept"))
+    assert distortion["rate, quality kept"] < distortion["rate"]
+    assert rate["distortion, rate kept"] < rate["distortion"]
+
+
 def test_the_noise_surrogate_is_seeded_and_judged_by_the_rounding_codec(hyperprior, crops):
     attack = attacks.PGD(EPS, steps=3, surrogate="noise")
     first, second = attack(hyperprior, crops), attack(hyperprior, crops)
@@ -265,6 +292,12 @@ def test_bad_settings_and_inputs(hyperprior, x):
         attacks.RandomNoise(EPS, kind="gauss")
     with pytest.raises(ValueError, match="reference must be"):
         Distortion("other")
+    with pytest.raises(ValueError, match="measure must be one of mse, luma, ms_ssim"):
+        Distortion(measure="vmaf")
+    with pytest.raises(ValueError, match="at least 161"):
+        attacks.FGSM(EPS)(hyperprior, x, Distortion(measure="ms_ssim"))
+    with pytest.raises(ValueError, match="both be 0"):
+        Joint(0, 0)
     with pytest.raises(ValueError, match="NaN"):
         attacks.FGSM(EPS)(hyperprior, torch.full_like(x, float("nan")))
 
