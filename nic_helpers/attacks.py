@@ -24,7 +24,7 @@ from nic_helpers.budgets import BUDGETS, L2rms, Linf
 from nic_helpers.codecs import SMALLEST_SIDE, Images
 from nic_helpers.images import check_images, to_8bit, to_uint8
 from nic_helpers.metrics import achieved
-from nic_helpers.objectives import Distortion
+from nic_helpers.objectives import Distortion, Joint
 
 
 @dataclass
@@ -412,3 +412,67 @@ class APGD(Attack):
                 best_before, halved_before, last = state.best_value, halve, step
                 improved = torch.zeros_like(improved)
         return state
+
+
+@dataclass(frozen=True)
+class SRDA(Attack):
+    """Specific-ratio rate–distortion attack (Wu et al. 2024, arXiv 2405.07717): Adam, in a ball of root mean square eps.
+
+    Raises :class:`~nic_helpers.objectives.Joint` at ``angle`` (degrees; 0 rate, 90 distortion) unless an objective is
+    given. An image first moves by ``outward``·eps a step until it reaches the ball's surface (``reach`` steps at most),
+    then ``steps`` steps of ``along``·eps on it, so that strengths are compared at the same size (our reading).
+    """
+
+    norm: str = "l2rms"
+    angle: float = 90.0
+    steps: int = 30
+    reach: int = 10
+    outward: float = 0.5
+    along: float = 0.2
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.steps < 1 or self.reach < 1:
+            raise ValueError(f"steps and reach must be at least 1, got {self.steps} and {self.reach}")
+        if not (self.outward > 0 and self.along > 0):
+            raise ValueError(f"outward and along must be positive, got {self.outward!r} and {self.along!r}")
+
+    def __call__(self, codec, x, objective=None) -> AttackResult:
+        """Attack each image of x; see the module's text for what goes in and comes out."""
+        return super().__call__(codec, x, objective or Joint.at(self.angle))
+
+    def _run(self, p):
+        x_adv = self._first_gradient_at(p) if p.flat_at_source else p.x
+        state = Ascent(p.x, torch.full((len(p.x),), -torch.inf, device=p.x.device), [])
+        adam = Adam(p.x)
+        left = torch.full((len(p.x),), self.steps, device=p.x.device)  # steps on the surface still to do
+        arrived = torch.zeros_like(left, dtype=torch.bool)
+        for step in range(self.reach + self.steps):
+            values, gradient = p.value_and_gradient(x_adv)
+            state.gradients += 1
+            state.keep(x_adv, values)
+            size = torch.where(arrived, self.along, self.outward) * self.eps * (left > 0)
+            x_adv = p.budget.project(x_adv + size[:, None, None, None] * adam.direction(gradient), p.x)
+            left = left - arrived.long()
+            arrived |= p.budget.size(x_adv - p.x) >= 0.99 * self.eps
+            arrived |= torch.full_like(arrived, step + 1 >= self.reach)
+            if not bool((left > 0).any()):
+                break
+        state.keep(x_adv, p.judged(x_adv))
+        return state
+
+
+class Adam:
+    """Adam's direction (Kingma & Ba 2015), element by element, so that an image moves alike alone and in a batch."""
+
+    def __init__(self, like: Tensor, first: float = 0.9, second: float = 0.999):
+        self._m, self._v, self._t = torch.zeros_like(like), torch.zeros_like(like), 0
+        self._first, self._second = first, second
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The next step at learning rate 1, uphill; zero where there has been no gradient yet."""
+        self._t += 1
+        self._m.lerp_(gradient, 1 - self._first)
+        self._v.lerp_(gradient.square(), 1 - self._second)
+        mean, square = self._m / (1 - self._first**self._t), self._v / (1 - self._second**self._t)
+        return torch.where(square > 0, mean / square.sqrt().clamp_min(1e-30), 0.0)

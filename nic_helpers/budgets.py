@@ -42,6 +42,10 @@ class Linf:
         """The direction [B, 3, H, W] of length 1 in this norm along which the objective rises fastest."""
         return gradient.sign()
 
+    def size(self, delta: Tensor) -> Tensor:
+        """The norm of each perturbation [B]."""
+        return delta.abs().flatten(1).amax(1)
+
     def offset(self, noise: Tensor) -> Tensor:
         """A point of the ball from noise in [−1, 1]."""
         return self.eps * noise
@@ -70,6 +74,10 @@ class L2rms:
         """The gradient at RMS 1 (zero where it is zero)."""
         size = _rms(gradient)
         return torch.where(size > 0, gradient / size.clamp_min(1e-30), 0.0)
+
+    def size(self, delta: Tensor) -> Tensor:
+        """The norm of each perturbation [B]."""
+        return _rms(delta).flatten()
 
     def offset(self, noise: Tensor) -> Tensor:
         """A point on the sphere from noise."""

@@ -102,22 +102,30 @@ def _copy_matching(old: nn.Sequential, new: nn.Sequential) -> None:
 def _pass_through(model: nn.Module, y: Tensor) -> None:
     """Make ``entropy_parameters`` hand on the hyperprior's scales and means, with the context hardly heard at first.
 
-    A bias lifts the values into LeakyReLU's linear part and is taken off at the end.
+    Scales are positive and pass the leaky ReLUs; a mean takes two units, itself and its negative, whose difference is
+    the mean again. The second layer's 8/3·M units hold five sixths of the means, so those that vary least start at 0.
     """
     m = y.size(1)
-    lift = torch.full((2 * m,), 10 * float(y.std()))
-    index = torch.arange(2 * m)
     layers = [layer for layer in model.entropy_parameters if isinstance(layer, nn.Conv2d)]
+    pairs = (layers[1].out_channels - m) // 2
+    means = model.h_s(torch.round(model.h_a(y)))[:, m:]
+    chosen = _largest(means.var((0, 2, 3)), min(pairs, m))
+    scales, positive = torch.arange(m), m + torch.arange(len(chosen))
+    negative = positive + len(chosen)
+    used = m + 2 * len(chosen)
     for k, layer in enumerate(layers):
-        layer.weight.data.mul_(0.3 if k == 0 else 1.0)
         layer.bias.data.zero_()
-        layer.weight.data[: 2 * m] = 0
-        if k == len(layers) - 1:
+        if k == 2:
             nn.init.normal_(layer.weight, std=0.002)
-            layer.weight.data[:, : 2 * m] = 0
-            layer.bias.data.copy_(-lift)
-        layer.weight.data[index, index] = 1.0
-    layers[0].bias.data[: 2 * m] = lift
+            layer.weight.data[:, :used] = 0
+        else:
+            layer.weight.data[:used] = 0
+        layer.weight.data[scales, scales] = 1.0
+    layers[0].weight.data[:, 2 * m :] *= 0.3
+    layers[0].weight.data[positive, m + chosen], layers[0].weight.data[negative, m + chosen] = 1.0, -1.0
+    both = 1 / 1.01  # leaky ReLU's slope below 0 is 0.01: v = (f(v) − f(−v)) / 1.01
+    for layer, rows, sign in ((layers[1], positive, 1), (layers[1], negative, -1), (layers[2], m + chosen, 1)):
+        layer.weight.data[rows, positive], layer.weight.data[rows, negative] = sign * both, -sign * both
 
 
 def _rescale_latents(arch: Architecture, model: nn.Module, factor: float) -> None:

@@ -24,6 +24,8 @@ ROOT_MEAN_SQUARE = [
     attacks.PGD(EPS / 2, steps=3, norm="l2rms"),
     attacks.MIFGSM(EPS / 2, steps=3, norm="l2rms"),
     attacks.APGD(EPS / 2, steps=5, norm="l2rms"),
+    attacks.SRDA(EPS / 2, steps=3, angle=0.0),
+    attacks.SRDA(EPS / 2, steps=3, angle=90.0),
 ]
 
 
@@ -236,6 +238,25 @@ def test_the_six_directions_move_rate_and_distortion_as_their_names_say(hyperpri
     assert all(rate[n] > clean[0] for n in ("rate", "mostly rate", "both", "rate, quality kept"))
     assert distortion["rate, quality kept"] < distortion["rate"]
     assert rate["distortion, rate kept"] < rate["distortion"]
+
+
+@pytest.mark.parametrize("name", ["hyperprior", "cheng"])
+def test_srda_raises_what_its_angle_says_more_than_noise_of_its_size(name, crops, request):
+    codec = request.getfixturevalue(name)
+    noise = attacks.RandomNoise(EPS / 2, norm="l2rms")(codec, crops)
+    for angle in DIRECTIONS.values():
+        value = Joint.at(angle).bind(codec, to_8bit(crops), None)
+        result = attacks.SRDA(EPS / 2, angle=angle, steps=10)(codec, crops)
+        assert value(result.x_adv).mean() > value(noise.x_adv).mean(), angle
+        assert result.rms.max() <= EPS / 2 * 1.0001 and result.gradients <= 20
+
+
+def test_srda_takes_any_objective_and_its_settings_are_checked(hyperprior, x):
+    result = attacks.SRDA(EPS / 2, steps=4)(hyperprior, x, Distortion())
+    assert result.objective.min() > 0
+    for bad in ({"steps": 0}, {"reach": 0}, {"along": 0.0}):
+        with pytest.raises(ValueError, match=next(iter(bad))):
+            attacks.SRDA(EPS, **bad)
 
 
 def test_the_noise_surrogate_is_seeded_and_judged_by_the_rounding_codec(hyperprior, crops):
