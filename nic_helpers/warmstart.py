@@ -1,7 +1,6 @@
 """Where a training run begins from another one's weights: at another λ, narrower, wider, or with another entropy model.
 
-A narrowed or converted codec is close to the one it came from before its first step, so that minutes of training do what
-takes an hour from principal components (data/recipes/README.md has the comparison).
+A narrowed or converted codec is close to the one it came from before its first step: training goes on from there.
 """
 
 from __future__ import annotations
