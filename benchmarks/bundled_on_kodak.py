@@ -143,10 +143,11 @@ def cards(points: pd.DataFrame, means: pd.DataFrame) -> str:
         hardware |= {s["hardware"] for s in json.loads(w.card["stages"])}
         gap = p.rate_vs_published_percent
         published = "outside its range" if math.isnan(gap) else f"{gap:+.0f}"
+        gain = "outside its range" if math.isnan(p.gain_on_jpeg_db) else f"{p.gain_on_jpeg_db:+.2f}"
         lines.append(
             f"| {p.codec} | {p.quality} | {w.lmbda} | {w.card['widths'].replace(' ', ', ')} | {count:,} | {size:.1f} | "
             f"{_training(w.card)} | {p.bpp:.4f} | {p.psnr:.2f} | {p.ms_ssim:.4f} | {p.bytes_vs_jpeg_percent:+.1f} | "
-            f"{p.gain_on_jpeg_db:+.2f} | {published} |"
+            f"{gain} | {published} |"
         )
     lines += ["", f"Hardware: {', '.join(sorted(h for h in hardware if h))}, shared with other work.", ""]
     lines += [
