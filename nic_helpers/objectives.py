@@ -10,6 +10,8 @@ import torch
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
+from nic_helpers.metrics import MS_SSIM_SMALLEST
+
 REFERENCES = ("clean", "source", "own")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of red, green and blue
 
@@ -60,8 +62,10 @@ class Distortion:
 
         The reference is the rounding codec's output whatever the surrogate (in the parallel form for context models).
         """
-        if self.measure == "ms_ssim" and min(x.shape[2:]) < 161:
-            raise ValueError(f"MS-SSIM needs images of at least 161 pixels a side, got {x.size(2)}×{x.size(3)}")
+        if self.measure == "ms_ssim" and min(x.shape[2:]) < MS_SSIM_SMALLEST:
+            raise ValueError(
+                f"MS-SSIM needs images of at least {MS_SSIM_SMALLEST} pixels a side, got {x.size(2)}×{x.size(3)}"
+            )
         if self.reference == "clean":
             with torch.no_grad():
                 target = codec(x, None, rate=False).x_hat

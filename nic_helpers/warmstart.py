@@ -13,7 +13,14 @@ import torch.nn.functional as F
 from compressai.layers import GDN, AttentionBlock, ResidualBlock, ResidualBlockUpsample
 from torch import Tensor, nn
 
-from nic_helpers.initialise import CONVOLUTIONS, close_gate, neutral_variable_rate, shrink, start_entropy_model
+from nic_helpers.initialise import (
+    CONVOLUTIONS,
+    close_gate,
+    first_of,
+    neutral_variable_rate,
+    shrink,
+    start_entropy_model,
+)
 from nic_helpers.models import Architecture, gain
 
 
@@ -302,7 +309,7 @@ def _narrow_residual(old: nn.Sequential, new: nn.Sequential, v: Tensor, mix: Ten
 
 def _convolution(layer: nn.Module) -> nn.Module | None:
     """The convolution in a layer: itself, or the one before a pixel shuffle."""
-    inner = layer[0] if isinstance(layer, nn.Sequential) else layer
+    inner = first_of(layer)
     return inner if isinstance(inner, CONVOLUTIONS) else None
 
 
