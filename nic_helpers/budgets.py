@@ -111,4 +111,12 @@ class L2rms:
         return (source + moved) / 255
 
 
+def rms_at(psnr: float) -> float:
+    """The root mean square, on [0, 1], of a perturbation whose ``psnr_input`` is this many dB: the eps of an "l2rms"
+    budget for attacks that are compared at equal visibility."""
+    if not 0 < psnr < 100:
+        raise ValueError(f"psnr must be between 0 and 100 dB, got {psnr!r}")
+    return 10 ** (-psnr / 20)
+
+
 BUDGETS = {"linf": Linf, "l2rms": L2rms}

@@ -8,6 +8,7 @@ out = codec(x)                     # x_hat and estimated bits, differentiable
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +102,8 @@ class NeuralCodec:
             model.update(force=True)
         self.model = model.to(device).eval().requires_grad_(False)
         self._coder: EntropyCoder | None = None
+        self._amp: torch.dtype | None = None
+        self._quick: dict[str, NeuralCodec] = {}
 
     def __repr__(self) -> str:
         return f"NeuralCodec({self.name}, quality={self.quality}, weights={self.weights.source}, {self.device})"
@@ -117,6 +120,25 @@ class NeuralCodec:
             self._coder = EntropyCoder(self.arch, self.model)
         return self._coder
 
+    def quick(self, precision: str = "auto") -> NeuralCodec:
+        """The same codec for gradients: channels-last where that pays, its transforms in the given precision.
+
+        ``precision``: "float32", "bfloat16", or "auto", bfloat16 where the hardware computes with it. Its values differ
+        in the last digits (a symbol here and there rounds the other way), so report none of them: use the codec itself.
+        The layout of Cheng2020's model stays, as channels-last has crashed its training.
+        """
+        if precision == "auto":
+            precision = "bfloat16" if _has_bfloat16(self.device) else "float32"
+        if precision == "float32" and self.arch.residual:
+            return self
+        if precision not in self._quick:
+            twin = copy.copy(self)
+            twin._amp = torch.bfloat16 if precision == "bfloat16" else None
+            if not self.arch.residual:
+                twin.model = copy.deepcopy(self.model).to(memory_format=torch.channels_last)
+            self._quick[precision] = twin
+        return self._quick[precision]
+
     # ------------------------------------------------------------------------------------------------ differentiable
     def _pad(self, x: Tensor) -> Tensor:
         s = self.arch.stride
@@ -126,7 +148,9 @@ class NeuralCodec:
     def walk(self, x: Tensor, surrogate: str | None = "ste", *, rate: bool = True, synthesis: bool = True) -> Walk:
         """All intermediate tensors of one pass over the padded image (see :func:`nic_helpers.models.walk`)."""
         check_images(x, SMALLEST_SIDE)
-        return walk(self.arch, self.model, self._pad(x), _quantiser(surrogate), rate=rate, synthesis=synthesis)
+        quantiser = _quantiser(surrogate)
+        return walk(self.arch, self.model, self._pad(x), quantiser, rate=rate, synthesis=synthesis, amp=self._amp,
+                    exact_ends=True)  # fmt: skip
 
     def __call__(self, x: Images, surrogate: str | None = "ste", rate: bool = True) -> CodecOutput | list[CodecOutput]:
         """Differentiable pass over x [B, 3, H, W] (for a list of [3, H, W]: a list of outputs).
@@ -231,6 +255,12 @@ class NeuralCodec:
             z_hat = self.coder.decode_bottleneck(packet.strings[1], (rows // 64, columns // 64))
             y_hat = self.coder.decode_latents(packet.strings[0], z_hat)
         return self._synthesise(y_hat, packet.height, packet.width).cpu()
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu.get_capabilities().get("avx512_bf16", False) if device.type == "cpu" else False
 
 
 def _quantiser(surrogate: str | None):

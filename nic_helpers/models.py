@@ -137,12 +137,22 @@ def add_noise(v: Tensor, offset: Tensor | float = 0.0) -> Tensor:
     return v + torch.empty_like(v).uniform_(-0.5, 0.5)
 
 
+def share_noise(v: Tensor, offset: Tensor | float = 0.0) -> Tensor:
+    """The same uniform noise in ±½ for every image, so that an image sees what it would see alone."""
+    return v + torch.empty_like(v[:1]).uniform_(-0.5, 0.5)
+
+
 def identity(v: Tensor, offset: Tensor | float = 0.0) -> Tensor:
     """No quantisation at all (Chen & Ma 2023's attack code)."""
     return v
 
 
-QUANTISERS: dict[str | None, Quantiser] = {None: round_true, "ste": round_ste, "noise": add_noise, "identity": identity}
+QUANTISERS: dict[str | None, Quantiser] = {
+    None: round_true,
+    "ste": round_ste,
+    "noise": share_noise,
+    "identity": identity,
+}
 
 
 # ------------------------------------------------------------------------------------------------- entropy models
@@ -216,13 +226,15 @@ def walk(
     rate: bool = True,
     synthesise: Quantiser | None = None,
     amp: torch.dtype | None = None,
+    exact_ends: bool = False,
 ) -> Walk:
     """Run the codec on padded images x [B, 3, H, W] in [0, 1], in its parallel (differentiable) form.
 
     ``y`` gives the latents [B, M, H/16, W/16] instead of the images. ``rate=False`` skips everything that the
     reconstruction does not depend on; ``synthesis=False`` skips the decoder's transform. ``synthesise`` (default:
     ``quantise``) gives the latents that the decoder's transform sees. ``amp`` runs g_a, g_s, h_a and h_s in that
-    precision (context models and likelihoods always run in float32).
+    precision (context models and likelihoods always run in float32); with ``exact_ends`` all but the first layer of g_a
+    and the last of g_s, which see the picture itself.
     For a context model the reconstruction is g_s(quantise(y)), as in CompressAI's forward; what its decoder really
     rebuilds is :meth:`nic_helpers.entropy.EntropyCoder.latents`.
     """
@@ -230,8 +242,11 @@ def walk(
     def run(transform: nn.Module, v: Tensor) -> Tensor:
         if amp is None:
             return transform(v)
+        first, last = (exact_ends and transform is end for end in (model.g_a, model.g_s))
+        v = transform[0](v) if first else v
         with torch.autocast(v.device.type, dtype=amp):
-            return transform(v).float()
+            v = transform[int(first) : len(transform) - int(last)](v).float()
+        return transform[-1](v) if last else v
 
     y = run(model.g_a, x) if y is None else y
     w = Walk(y=y, y_hat=None)
@@ -263,7 +278,7 @@ def walk(
             w.y_hat = quantise(y, w.means)
         if rate:
             y_tilde = q if arch.variable else w.y_hat
-            if arch.context and quantise is not add_noise:
+            if arch.context and quantise not in (add_noise, share_noise):
                 y_tilde = quantise(y, w.means)
             w.likelihoods = {
                 "y": gaussian_likelihood(model.gaussian_conditional, y_tilde, w.scales, w.means),

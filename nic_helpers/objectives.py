@@ -1,4 +1,9 @@
-"""What an attack maximises. An objective is bound to a codec and a source once, then asked for values per image."""
+"""What an attack maximises. An objective is bound to a codec and a source once, then asked for values per image.
+
+``bind(codec, x, surrogate)`` gives a function (x' [n, 3, H, W], rows) -> values [n], where ``rows`` says which of the
+sources the n images belong to (default: all of them). ``surrogate`` is how an attack's gradients pass the codec's
+rounding unless it says otherwise: the strongest we measured for that objective (notebook 04).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,7 @@ import torch
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
+from nic_helpers.codecs import real_bpp
 from nic_helpers.metrics import MS_SSIM_SMALLEST
 
 REFERENCES = ("clean", "source", "own")
@@ -32,6 +38,13 @@ def structural_error(a: Tensor, b: Tensor) -> Tensor:
     return 1 - ms_ssim(a, b, data_range=1.0, size_average=False)
 
 
+def picture(codec, x: Tensor, surrogate: str | None) -> Tensor:
+    """What a codec makes of x, with a gradient if it has one."""
+    if codec.differentiable:
+        return codec(x, surrogate, rate=False).x_hat
+    return codec.reconstruct(x)
+
+
 MEASURES = {"mse": squared_error, "luma": luma_error, "ms_ssim": structural_error}
 
 
@@ -52,13 +65,18 @@ class Distortion:
         if self.measure not in MEASURES:
             raise ValueError(f"measure must be one of {', '.join(MEASURES)}, got {self.measure!r}")
 
+    # compared with a reference that was rounded, an output that was not says which way each latent was rounded, and so
+    # where the nearest boundary lies; a rounded output says it only of latents that have crossed one already
+    surrogate = "identity"
+
     @property
     def flat_at_source(self) -> bool:
-        """Whether the gradient at x' = x is zero: there the distance to the clean reconstruction has its minimum."""
+        """Whether the gradient at x' = x is zero: there the distance to the clean reconstruction has its minimum (with
+        rounding; straight-through gradients then are zero too)."""
         return self.reference == "clean"
 
-    def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[[Tensor], Tensor]:
-        """A function x' [B, 3, H, W] -> values [B]; the clean reconstruction is computed here, once.
+    def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
+        """The values' function; the clean reconstruction is computed here, once.
 
         The reference is the rounding codec's output whatever the surrogate (in the parallel form for context models).
         """
@@ -68,26 +86,29 @@ class Distortion:
             )
         if self.reference == "clean":
             with torch.no_grad():
-                target = codec(x, None, rate=False).x_hat
+                target = picture(codec, x, None)
         else:
             target = x
 
-        def value(x_adv: Tensor) -> Tensor:
-            reference = x_adv if self.reference == "own" else target
-            return MEASURES[self.measure](codec(x_adv, surrogate, rate=False).x_hat, reference)
+        def value(x_adv: Tensor, rows=slice(None)) -> Tensor:
+            reference = x_adv if self.reference == "own" else target[rows]
+            return MEASURES[self.measure](picture(codec, x_adv, surrogate), reference)
 
         return value
 
 
 @dataclass(frozen=True)
 class Rate:
-    """Estimated bits per pixel, all branches."""
+    """Estimated bits per pixel, all branches; of a codec without gradient, those of its real files."""
 
+    surrogate = "noise"
     flat_at_source = False
 
-    def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[[Tensor], Tensor]:
-        """A function x' [B, 3, H, W] -> values [B]."""
-        return lambda x_adv: codec(x_adv, surrogate).bpp
+    def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
+        """The values' function."""
+        if not codec.differentiable:
+            return lambda x_adv, rows=slice(None): torch.tensor(real_bpp(codec.encode(x_adv), x_adv)).to(x_adv)
+        return lambda x_adv, rows=slice(None): codec(x_adv, surrogate).bpp
 
 
 @dataclass(frozen=True)
@@ -100,6 +121,7 @@ class Joint:
 
     a: float
     b: float
+    surrogate = "noise"
     flat_at_source = False
 
     def __post_init__(self):
@@ -111,10 +133,12 @@ class Joint:
         """The direction at an angle in degrees in the plane of rate (0°) and distortion (90°)."""
         return cls(math.cos(math.radians(angle)), math.sin(math.radians(angle)))
 
-    def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[[Tensor], Tensor]:
-        """A function x' [B, 3, H, W] -> values [B]."""
+    def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
+        """The values' function."""
+        if not math.isfinite(codec.lmbda):
+            raise ValueError(f"{codec.name} has no λ to weigh rate and distortion by: use Rate() or Distortion()")
 
-        def value(x_adv: Tensor) -> Tensor:
+        def value(x_adv: Tensor, rows=slice(None)) -> Tensor:
             out = codec(x_adv, surrogate, rate=self.a != 0)
             total = self.b * codec.lmbda * 255**2 * squared_error(out.x_hat, x_adv)
             return total + self.a * out.bpp if self.a else total
@@ -131,3 +155,47 @@ DIRECTIONS = {
     "distortion, rate kept": 135.0,
     "rate, quality kept": -45.0,
 }
+
+
+@dataclass(frozen=True)
+class Together:
+    """One image against several codecs: the soft minimum of what an objective gains on each.
+
+    effectᵢ = (Lᵢ(x') − Lᵢ(x)) / (Rᵢ(x) + λᵢ·255²·Dᵢ(x)), L the objective, the divisor the codec's own cost of the clean
+    image. The value is −T·log mean exp(−effect/T), whose gradient weighs each codec's by softmax(−effect/T): most for
+    those that suffer least (Wu et al. 2024, arXiv 2405.07717; there the losses are not divided by the cost, ours are, so
+    that no quality counts more for its λ). ``temperature`` T = ∞, the default, is the plain mean.
+    """
+
+    objective: Distortion | Rate | Joint
+    temperature: float = math.inf
+
+    def __post_init__(self):
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature!r}")
+
+    @property
+    def surrogate(self) -> str:
+        """The objective's."""
+        return self.objective.surrogate
+
+    @property
+    def flat_at_source(self) -> bool:
+        """As the objective is."""
+        return self.objective.flat_at_source
+
+    def bind(self, codecs, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
+        """The values' function, for a list of codecs."""
+        values = [self.objective.bind(c, x, surrogate) for c in codecs]
+        with torch.no_grad():
+            before = torch.stack([v(x) for v in values])
+            costs = torch.stack([Joint(1.0, 1.0).bind(c, x, None)(x) for c in codecs])
+
+        def value(x_adv: Tensor, rows=slice(None)) -> Tensor:
+            effects = (torch.stack([v(x_adv, rows) for v in values]) - before[:, rows]) / costs[:, rows]
+            if math.isinf(self.temperature):
+                return effects.mean(0)
+            softest = torch.logsumexp(-effects / self.temperature, 0) - math.log(len(effects))
+            return -self.temperature * softest
+
+        return value

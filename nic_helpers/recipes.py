@@ -146,9 +146,9 @@ def _command(r: Run, a: argparse.Namespace) -> list[str]:
     for key in ("arch", "quality", "steps", "batch", "crop", "seed", "lr", "warmup", "start", "ema"):
         command += [f"--{key}", str(getattr(s, key))]
     command += ["--widths", *map(str, s.widths), "--precision", "bf16" if s.bf16 else "fp32"]
-    command += ["--only", s.only, "--side-warmup", str(s.side_warmup)] if s.only else []
+    command += ["--only", s.only, "--side-warmup", str(s.side_warmup), "--imitate", str(s.imitate)] if s.only else []
     command += [flag for flag, on in (("--channels-last", s.channels_last), ("--mixed", s.mixed),
-                                              ("--compile", s.compile)) if on]  # fmt: skip
+                                              ("--compile", s.compile), ("--centred", s.centred)) if on]  # fmt: skip
     return command
 
 

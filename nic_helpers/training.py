@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from nic_helpers.initialise import pca_initialise, random_initialise
 from nic_helpers.models import ARCHITECTURES, LAMBDAS, Architecture, add_noise, round_ste, round_true, walk
-from nic_helpers.warmstart import begin_from
+from nic_helpers.warmstart import begin_from, begin_from_scales
 from nic_helpers.weights import bundle, read_weights, save_weights
 
 
@@ -51,10 +51,12 @@ class Settings:
     start: str = "pca"  # "pca", "random", or another run's state.pt or weights (.safetensors) to begin from
     only: str | None = None  # "entropy": the transforms stay as they are, and only the entropy model learns
     side_warmup: float = 0.0  # with only: share of the steps in which the side information's price rises from 0 to 1
+    imitate: int = 0  # with only, for mbt2018-mean from the scale hyperprior: steps in which h_a learns to give its z
     mixed: bool = False  # the synthesis sees rounded latents (straight-through), the entropy model noisy ones
     compile: bool = (
         False  # torch.compile the transforms (on a GPU with CUDA graphs); pays in long runs (recipes/README.md)
     )
+    centred: bool = False  # steps as if the inputs of every convolution had mean zero: see Centring
     ema: float = 0.0  # decay of an average of the weights over the steps, exported in their place
     lmbda: float = field(init=False)
 
@@ -68,6 +70,10 @@ class Settings:
         if self.quality not in ARCHITECTURES[self.arch].qualities:
             have = ", ".join(map(str, ARCHITECTURES[self.arch].qualities))
             raise ValueError(f"the quality of {self.arch} must be one of {have}, got {self.quality!r}")
+        if self.imitate and not (self.only and self.arch == "mbt2018-mean"):
+            raise ValueError("imitate is for mbt2018-mean with only='entropy', from a scale hyperprior")
+        if self.only and self.centred:
+            raise ValueError("centred concerns the transforms, which only='entropy' leaves as they are")
         if self.only not in (None, "entropy"):
             raise ValueError(f"only must be 'entropy' or left out, got {self.only!r}")
         if len(self.widths) != 2:
@@ -147,6 +153,67 @@ class Latents:
         """n latents [n, M, h, w]."""
         chosen = np.random.default_rng((self._seed, step)).choice(len(self._latents), n)
         return self._latents[torch.from_numpy(chosen)]
+
+
+class Centring:
+    """Optimiser steps as if each convolution of the transforms saw inputs of mean zero; what it computes is unchanged.
+
+    With inputs a = c + ã the layer is W·ã + (b + W·c): for W and b' = b + W·c the gradient of W loses the share that
+    only moves the bias, and b follows W's step. Cheng2020's analysis needs it most: its principal-component start lifts
+    activations by five standard deviations, so that a small step of W shifts everything after it.
+    """
+
+    def __init__(self, model: nn.Module, x: Tensor):
+        self._means: dict[nn.Conv2d, Tensor] = {}
+        hooks = [
+            layer.register_forward_pre_hook(lambda layer, a: self._means.__setitem__(layer, a[0].mean((0, 2, 3))))
+            for transform in (model.g_a, model.g_s)
+            for layer in transform.modules()
+            if isinstance(layer, nn.Conv2d)
+        ]
+        with torch.no_grad():
+            model.g_s(torch.round(model.g_a(x)))
+        for hook in hooks:
+            hook.remove()
+
+    @torch.no_grad()
+    def centre_gradients(self) -> None:
+        """Between ``backward`` and the optimiser's step."""
+        self._before = {layer: layer.weight.clone() for layer in self._means}
+        for layer, mean in self._means.items():
+            layer.weight.grad -= layer.bias.grad[:, None, None, None] * mean[None, :, None, None]
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """After the optimiser's step: the biases make up for what the weights' step did to the mean."""
+        for layer, mean in self._means.items():
+            layer.bias -= (layer.weight - self._before[layer]).sum((2, 3)) @ mean
+
+
+def imitate_hyperprior(s: Settings, model: nn.Module, latents: Latents, lr: float = 2e-3) -> None:
+    """Start mbt2018-mean's hyperprior from the scale hyperprior that ``s.start`` holds: its bottleneck, its scales, and
+    an analysis that learns to give its z.
+
+    That z is made of |y|, which the mean-scale codec's analysis must do without: from random weights it hardly uses its
+    side information, and stays there. The start must be on the same transforms (``only="entropy"``).
+    """
+    name, old, lmbda = _read_run(Path(s.start))
+    if name != "bmshj2018-hyperprior" or lmbda != s.lmbda:
+        raise ValueError(
+            f"imitate needs a bmshj2018-hyperprior of the same λ to begin from, {s.start} is {name}, λ = {lmbda}"
+        )
+    begin_from_scales(old, model)
+    optimiser = torch.optim.Adam(model.h_a.parameters(), lr=lr)
+    for step in range(s.imitate):
+        y = latents.batch(16, 10**8 + step)
+        with torch.no_grad():
+            wanted = old.h_a(y.abs())
+        error = (model.h_a(y) - wanted).square().mean((0, 2, 3)) / wanted.var((0, 2, 3)).clamp_min(0.05)
+        for group in optimiser.param_groups:
+            group["lr"] = lr * (0.01 + 0.99 * (1 - step / s.imitate))
+        optimiser.zero_grad(set_to_none=True)
+        error.mean().backward()
+        optimiser.step()
 
 
 def train_step(s: Settings, arch: Architecture, model: nn.Module, batch: Tensor, lmbda: float, step: int = 0):
@@ -241,6 +308,10 @@ def train(
         average = {n: v.to(device) for n, v in state["average"].items()}
     _drop_rows_after(log_path, first)
     latents = Latents(s, model, crops, device) if s.only else None
+    if s.imitate and not state:
+        imitate_hyperprior(s, model, latents)
+    look = crops.batch(max(1, 2**19 // s.crop**2), s.crop, s.seed, 2**31 + 1).to(device) if s.centred else None
+    centring = Centring(model, look) if s.centred else None
     began, mean = time.perf_counter() - seconds, np.zeros(3)
     model.train()
     end = min(s.steps, stop or s.steps)
@@ -256,11 +327,15 @@ def train(
         loss, bpp, mse = train_step(s, arch, model, x, lmbda, step)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        if centring:
+            centring.centre_gradients()
         norm = nn.utils.clip_grad_norm_(main, 1.0)
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(s, step)
         if torch.isfinite(norm):  # a step with a NaN is skipped
             optimiser.step()
+            if centring:
+                centring.follow()
             for n, p in model.named_parameters() if s.ema else ():
                 average[n].lerp_(p.detach(), 1 - s.ema)
         mean += [float(loss.detach()), float(bpp.detach()), float(mse.detach())]
@@ -285,6 +360,8 @@ def train(
                    "average": average,
                    "model": {k: v.contiguous() for k, v in model.state_dict().items()}}  # fmt: skip
             _write_atomically(state_path, lambda p, new=new: torch.save(new, p))
+            if centring:  # here, so that a run resumed from this state goes on alike
+                centring = Centring(model, look)
             if keep_every and done % keep_every == 0:
                 export(state_path, out / f"weights-{done:06d}.safetensors")
         if on_step:
@@ -371,7 +448,8 @@ def _stages(state_path: Path) -> list[dict]:
     settings = json.loads(state["settings"])
     start = settings["start"] or "pca"
     earlier = _stages(Path(start)) if Path(start).is_file() else []
-    stage = {k: settings.get(k) for k in ("arch", "quality", "widths", "batch", "crop", "lr", "bf16", "only", "mixed")}
+    stage = {k: settings.get(k) for k in ("arch", "quality", "widths", "batch", "crop", "lr", "bf16", "only", "mixed",
+                                               "centred")}  # fmt: skip
     stage["start"] = start if start in ("pca", "random") else Path(start).parent.name
     stage |= {"steps": state["step"], "minutes": round(state["seconds"] / 60), "hardware": state.get("hardware", "")}
     return [*earlier, stage]
@@ -428,8 +506,10 @@ def parser() -> argparse.ArgumentParser:
     one.add_argument("--start", default="pca", help="pca, random, or the state.pt or weights of a run to begin from")
     one.add_argument("--only", choices=("entropy",), help="train the entropy model alone")
     one.add_argument("--side-warmup", type=float, default=0.0, help="share of the steps in which z becomes dear")
+    one.add_argument("--imitate", type=int, default=0, help="steps in which a new h_a first learns to give the old z")
     one.add_argument("--mixed", action="store_true", help="round for the synthesis, add noise for the rate")
     one.add_argument("--compile", action="store_true", help="compile the transforms")
+    one.add_argument("--centred", action="store_true", help="steps as if each convolution's inputs had mean zero")
     one.add_argument("--ema", type=float, default=0.0, help="decay of the averaged weights that are exported")
     one.add_argument("--stop", type=int, help="end after this many steps, before the schedule does")
     one.add_argument("--bundle", action="store_true", help="put the result among the bundled weights")
@@ -449,7 +529,7 @@ def main(argv: list[str] | None = None) -> None:
         p.error(f"one run needs {', '.join(missing)} (or give --recipe)")
     bf16 = {"auto": None, "bf16": True, "fp32": False}[a.precision]
     s = Settings(a.arch, a.quality, tuple(a.widths), a.steps, a.batch, a.crop, a.lr, a.warmup, a.seed, bf16,
-                 a.channels_last, a.start, a.only, a.side_warmup, a.mixed, a.compile, a.ema)  # fmt: skip
+                 a.channels_last, a.start, a.only, a.side_warmup, a.imitate, a.mixed, a.compile, a.centred, a.ema)  # fmt: skip
     state = train(s, a.data, a.out, a.val, a.device, a.every, a.keep_every, a.stop)
     if a.bundle:
         bundle(state.with_name("weights.safetensors"), a.arch, a.quality)

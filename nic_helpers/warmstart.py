@@ -88,6 +88,28 @@ def _start_variable_rate(old: nn.Module, model: nn.Module) -> None:
     neutral_variable_rate(model)
 
 
+@torch.no_grad()
+def begin_from_scales(old: nn.Module, model: nn.Module) -> None:
+    """Put the scale hyperprior ``old`` into mbt2018-mean's entropy model: its scales, no means yet.
+
+    Its bottleneck and synthesis are taken over, in a corner of the wider one, and its analysis but for the first layer,
+    which reads |y| there and y here.
+    """
+    n, m = _widths(model)
+    ours, theirs = model.h_s, old.h_s
+    ours[0].weight[:, :n], ours[0].bias[:n] = theirs[0].weight, theirs[0].bias
+    ours[2].weight[:, :n] = 0  # the transposed convolutions' weights are [in, out, 5, 5]
+    ours[2].weight[:n, :n], ours[2].bias[:n] = theirs[2].weight, theirs[2].bias
+    ours[4].weight[:m] = 0
+    ours[4].weight[:m, :n], ours[4].bias[:m] = theirs[4].weight, theirs[4].bias
+    ours[4].weight[m:] *= 0.1
+    ours[4].bias[m:] = 0
+    for k in (2, 4):
+        model.h_a[k].load_state_dict(old.h_a[k].state_dict())
+    bottleneck = dict(old.entropy_bottleneck.named_parameters())
+    nn.Module.load_state_dict(model.entropy_bottleneck, bottleneck, strict=False)
+
+
 def _widths(model: nn.Module) -> list[int]:
     first = next(m for m in model.g_a.modules() if isinstance(m, nn.Conv2d))
     return [first.out_channels, _latent_channels(model)]

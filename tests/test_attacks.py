@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from nic_helpers import attacks, load_images, metrics
+from nic_helpers import attacks, load_codec, load_images, metrics
 from nic_helpers.budgets import L2rms, Linf
 from nic_helpers.images import to_8bit
 from nic_helpers.objectives import DIRECTIONS, Distortion, Joint, Rate
@@ -99,9 +99,32 @@ def test_at_equal_root_mean_square_attacks_beat_noise(hyperprior, crops):
 
 
 @pytest.mark.parametrize("attack", [attacks.IFGSM(EPS, steps=8), attacks.MIFGSM(EPS, steps=8),
-                                    attacks.DIFGSM(EPS, steps=8), attacks.APGD(EPS, steps=8)], ids=str)  # fmt: skip
+                                    attacks.PGD(EPS, steps=8), attacks.APGD(EPS, steps=8)], ids=str)  # fmt: skip
 def test_every_iterative_attack_beats_one_step(attack, hyperprior, crops):
     assert damage(hyperprior, crops, attack) < damage(hyperprior, crops, attacks.FGSM(EPS))
+    assert attack(hyperprior, crops[:1]).gradients == 8
+
+
+@pytest.mark.parametrize("name", ["hyperprior", "cheng"])
+def test_the_unrounded_output_against_the_rounded_reference_is_the_strongest_gradient(name, crops, request):
+    # it says which way each latent was rounded; straight-through gradients do not, and fall behind a blind search
+    codec = request.getfixturevalue(name)
+    by = {s: damage(codec, crops, attacks.PGD(EPS, surrogate=s)) for s in ("ste", "noise", "identity", "auto")}
+    assert by["auto"] == by["identity"] < by["ste"] - 0.5 and by["noise"] < by["ste"] - 0.5
+
+
+def test_a_blind_search_does_not_beat_the_gradient(hyperprior, crops):
+    x = crops[:2, :, :64, :64]
+    square = damage(hyperprior, x, attacks.Square(EPS, queries=300))
+    assert (
+        damage(hyperprior, x, attacks.PGD(EPS)) < square < damage(hyperprior, x, attacks.RandomNoise(EPS, kind="sign"))
+    )
+
+
+def test_diverse_inputs_beat_noise(hyperprior, crops):
+    # resized sources are rounded elsewhere, so this costs strength on the codec itself: it is meant to travel
+    attack = attacks.DIFGSM(EPS, steps=8)
+    assert damage(hyperprior, crops, attack) < damage(hyperprior, crops, attacks.FGSM(EPS, surrogate="ste"))
     assert attack(hyperprior, crops[:1]).gradients == 8
 
 
@@ -178,7 +201,8 @@ def test_stronger_with_eps_and_with_steps(hyperprior, crops):
 
 def test_the_best_iterate_is_kept(hyperprior, crops):
     result = attacks.PGD(EPS, alpha=2 * EPS, steps=6)(hyperprior, crops)
-    torch.testing.assert_close(result.objective.cpu(), result.trace.amax(0))
+    judged = result.trace[~result.trace.isnan().any(1)]
+    torch.testing.assert_close(result.objective.cpu(), judged.amax(0), rtol=0.02, atol=0)
     truth = (hyperprior.reconstruct(result.x_adv) - hyperprior.reconstruct(crops)).pow(2).mean((1, 2, 3))
     torch.testing.assert_close(result.objective, truth, rtol=1e-3, atol=1e-7)
 
@@ -191,11 +215,13 @@ def test_restarts_never_hurt_and_cost_what_they_say(hyperprior, crops):
     assert attacks.FGSM(EPS)(hyperprior, crops[:1]).gradients == 1
 
 
-def test_the_gradient_at_the_source_is_zero_so_fgsm_starts_beside_it(hyperprior, crops):
+def test_the_straight_through_gradient_at_the_source_is_zero_so_fgsm_starts_beside_it(hyperprior, crops):
     value = Distortion().bind(hyperprior, crops, "ste")
     problem = attacks.Problem(crops, Linf(EPS), value, value, True)
     assert problem.value_and_gradient(crops)[1].abs().max() == 0
-    assert attacks.FGSM(EPS)(hyperprior, crops).linf.min() > 0
+    assert attacks.FGSM(EPS, surrogate="ste")(hyperprior, crops).linf.min() > 0
+    unrounded = Distortion().bind(hyperprior, crops, "identity")
+    assert attacks.Problem(crops, Linf(EPS), unrounded, value, False).value_and_gradient(crops)[1].abs().max() > 0
 
 
 def test_true_rounding_gives_an_attack_nothing_to_climb(hyperprior, crops):
@@ -292,7 +318,7 @@ def test_lists_of_different_sizes(hyperprior, x):
     images = [x[0], x[1, :, :32, :48]]
     result = attacks.FGSM(EPS)(hyperprior, images)
     assert [v.shape for v in result.x_adv] == [v.shape for v in images]
-    assert result.linf.shape == (2,) and result.trace.shape == (1, 2)
+    assert result.linf.shape == (2,) and result.trace.size(1) == 2
     assert len(metrics.before_after(hyperprior, images, result.x_adv)) == 2
 
 
@@ -324,9 +350,9 @@ def test_bad_settings_and_inputs(hyperprior, x):
 
 
 def test_a_classical_codec_says_how_to_attack_it(x):
-    from nic_helpers import load_codec
-
     with pytest.raises(TypeError, match="BPDA"):
         attacks.FGSM(EPS)(load_codec("jpeg"), x)
     noise = attacks.RandomNoise(EPS)(load_codec("jpeg"), x)
-    assert noise.linf.max() <= EPS + 1e-6 and noise.objective.isnan().all()
+    assert noise.linf.max() <= EPS + 1e-6 and noise.objective.min() > 0
+    with pytest.raises(ValueError, match="no λ"):
+        attacks.RandomNoise(EPS)(load_codec("jpeg"), x, Joint.at(45))

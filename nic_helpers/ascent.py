@@ -1,0 +1,391 @@
+"""The loop that all attacks share: what is attacked, how an iterate is kept, how a batch is chosen.
+
+:mod:`nic_helpers.attacks` holds the attacks themselves, and how to call them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nic_helpers.budgets import BUDGETS, L2rms, Linf
+from nic_helpers.codecs import SMALLEST_SIDE, Images
+from nic_helpers.images import check_images, to_8bit, to_uint8
+from nic_helpers.metrics import achieved
+from nic_helpers.objectives import Distortion, Together
+
+PRECISIONS = ("float32", "bfloat16", "auto")
+JUDGE_EVERY = 5  # steps between iterates that the rounding codec judges, where gradients come from another surrogate
+Rows = Tensor | slice  # which images of a batch
+
+
+@dataclass
+class AttackResult:
+    """What an attack found, on the caller's device.
+
+    ``x_adv`` [B, 3, H, W] on the 8-bit grid (a list of [3, H, W] for a list), and per image [B]: ``linf``, ``rms``,
+    ``psnr_input`` achieved, the ``objective`` of ``x_adv`` with true rounding; ``trace`` [steps, B] of it along the way (NaN
+    where it was not judged, or the image was finished); ``gradients``, the number of gradient evaluations per image (the largest);
+    ``seconds`` in all.
+    """
+
+    x_adv: Images
+    objective: Tensor
+    trace: Tensor
+    gradients: int
+    seconds: float
+    linf: Tensor
+    rms: Tensor
+    psnr_input: Tensor
+
+
+def _joined(results: list[AttackResult], stack: bool) -> AttackResult:
+    """The results of attacks on parts of a batch, or (``stack=False``) on a list's images, as one."""
+    per_image = {f: torch.cat([getattr(r, f) for r in results]) for f in ("objective", "linf", "rms", "psnr_input")}
+    longest = max(len(r.trace) for r in results)
+    traces = [torch.cat((r.trace, r.trace.new_full((longest - len(r.trace), r.trace.size(1)), torch.nan)))
+              for r in results]  # fmt: skip
+    x_adv = torch.cat([r.x_adv for r in results]) if stack else [r.x_adv[0] for r in results]
+    return AttackResult(x_adv, trace=torch.cat(traces, 1), gradients=max(r.gradients for r in results),
+                        seconds=sum(r.seconds for r in results), **per_image)  # fmt: skip
+
+
+def generator(image: Tensor, seed: int) -> torch.Generator:
+    """Random numbers for one image [3, H, W], from (seed, its content): the same alone and in any batch."""
+    # torch's CPU generator looks at 32 bits of its seed: both parts must go into them
+    key = zlib.crc32(str(seed).encode(), zlib.crc32(to_uint8(image).tobytes()))
+    return torch.Generator().manual_seed(key)
+
+
+def uniform_noise(x: Tensor, seed: int) -> Tensor:
+    """Noise in [−1, 1] like x, drawn for each image from (seed, its content)."""
+    noise = [torch.rand(image.shape, generator=generator(image, seed)) * 2 - 1 for image in x]
+    return torch.stack(noise).to(x.device, x.dtype)
+
+
+# ----------------------------------------------------------------------------------------------------- the problem
+@dataclass
+class Problem:
+    """One batch to attack: sources x [B, 3, H, W], the budget, and the objective bound to the codec.
+
+    ``value(x', rows)`` has the gradient, through the surrogate; ``judge(x', rows)`` is what iterates are compared by,
+    always with rounding. Where the two differ, judging costs a forward pass more, and is done every few steps. Images
+    that are no longer ``active`` [B] cost nothing: their value is −∞, their gradient 0.
+    """
+
+    x: Tensor
+    budget: Linf | L2rms
+    value: Callable[[Tensor, Rows], Tensor]
+    judge: Callable[[Tensor, Rows], Tensor]
+    flat_at_source: bool
+    bind: Callable[[Tensor], Callable[[Tensor], Tensor]] | None = None  # the objective for other sources
+    active: Tensor = field(init=False)
+
+    def __post_init__(self):
+        self.active = torch.ones(len(self.x), dtype=torch.bool, device=self.x.device)
+
+    def as_8bit(self, x_adv: Tensor, rows: Rows = slice(None)) -> Tensor:
+        """The 8-bit images inside the budget that x' stands for; the gradient passes unchanged."""
+        return x_adv + (self.budget.to_8bit(x_adv.detach(), self.x[rows]) - x_adv).detach()
+
+    def value_and_gradient(self, x_adv: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
+        """Objective [B] of the 8-bit images that x' stands for (−∞ where it is not judged), and its gradient."""
+
+        def values_at(v: Tensor, rows: Rows) -> Tensor:
+            return self.value(self.as_8bit(v, rows), rows)
+
+        values, gradient = self._differentiate(values_at, x_adv)
+        if self.judge is not self.value:
+            values = self.judged(x_adv) if step % JUDGE_EVERY == 0 else torch.full_like(values, -torch.inf)
+        return values, gradient
+
+    def gradient_through(self, transform: Callable[[Tensor], Tensor], x_adv: Tensor) -> Tensor:
+        """Gradient [B, 3, H, W] of the objective for the transformed sources at the transformed x'."""
+
+        def values_at(v: Tensor, rows: Rows) -> Tensor:
+            return self.bind(transform(self.x[rows]))(transform(self.as_8bit(v, rows)))
+
+        return self._differentiate(values_at, x_adv)[1]
+
+    @torch.no_grad()
+    def judged(self, x_adv: Tensor, only: Tensor | None = None) -> Tensor:
+        """Objective [B] of the 8-bit images that x' stands for (of those in the mask ``only``), without a gradient."""
+        chosen = self.active if only is None else only
+        values = x_adv.new_full((len(x_adv),), -torch.inf)
+        if bool(chosen.any()):
+            rows = _rows(chosen)
+            values[rows] = torch.nan_to_num(self.judge(self.as_8bit(x_adv[rows], rows), rows), nan=-torch.inf)
+        return values
+
+    def _differentiate(self, values_at: Callable[[Tensor, Rows], Tensor], x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        values, gradient = x_adv.new_full((len(x_adv),), -torch.inf), torch.zeros_like(x_adv)
+        if not bool(self.active.any()):
+            return values, gradient
+        rows = _rows(self.active)
+        part = x_adv[rows].detach().requires_grad_(True)
+        found = values_at(part, rows)
+        if not found.requires_grad:
+            raise ValueError("this objective has no gradient through this codec: use Square, which needs none")
+        (slope,) = torch.autograd.grad(found.sum(), part)
+        sound = found.detach().isfinite() & slope.isfinite().flatten(1).all(1)
+        if not bool(sound.all()):
+            lost = torch.arange(len(x_adv), device=x_adv.device)[rows][~sound].tolist()
+            warnings.warn(f"image(s) {lost} of the batch: the gradient is not finite. They are stopped and keep their "
+                          "best so far.", stacklevel=2)  # fmt: skip
+            self.active[lost] = False
+        values[rows] = torch.where(sound, found.detach(), -torch.inf)
+        gradient[rows] = torch.where(sound[:, None, None, None], slope, 0.0)
+        return values, gradient
+
+
+def _rows(mask: Tensor) -> Rows:
+    return slice(None) if bool(mask.all()) else mask.nonzero().squeeze(1)
+
+
+@dataclass
+class Ascent:
+    """The state of the loop: the best image so far of each in the batch."""
+
+    best: Tensor
+    best_value: Tensor
+    trace: list[Tensor]
+    gradients: int = 0
+
+    @classmethod
+    def begin(cls, start: Tensor) -> Ascent:
+        """Nothing kept yet."""
+        return cls(start, torch.full((len(start),), -torch.inf, device=start.device), [])
+
+    def keep(self, x_adv: Tensor, values: Tensor) -> None:
+        """Remember the images that beat their best so far."""
+        better = values > self.best_value
+        self.best = torch.where(better[:, None, None, None], x_adv.detach(), self.best)
+        self.best_value = torch.where(better, values, self.best_value)
+        self.trace.append(torch.where(values == -torch.inf, torch.nan, values).cpu())
+
+
+def ascend(
+    p: Problem,
+    start: Tensor,
+    step_sizes: Sequence[float],
+    first_gradient_at: Tensor | None = None,
+    state: Ascent | None = None,
+    direction: Callable[[Tensor, Tensor], Tensor] | None = None,
+    diverse: Callable[[Tensor, int], Tensor] | None = None,
+) -> Ascent:
+    """The loop: x' ← project(x' + step·direction(gradient, x')), keeping the best iterate of each image.
+
+    ``first_gradient_at``: where the first gradient is taken, if not at ``start`` itself. ``direction``: default the
+    budget's steepest. ``diverse(x', step)``: gradients are those of the objective for sources transformed like this.
+    """
+    direction = direction or (lambda gradient, x_adv: p.budget.steepest(gradient))
+    state = state or Ascent.begin(start)
+    x_adv = start
+    for step, size in enumerate(step_sizes):
+        probe = first_gradient_at if step == 0 and first_gradient_at is not None else x_adv
+        if diverse is None:
+            values, gradient = p.value_and_gradient(probe, step or 1)
+        else:
+            values = p.judged(probe) if step % JUDGE_EVERY == 0 else torch.full_like(state.best_value, -torch.inf)
+            gradient = p.gradient_through(lambda v, step=step: diverse(v, step), probe)
+        state.gradients += 1
+        if probe is x_adv:
+            state.keep(x_adv, values)
+        x_adv = p.budget.project(x_adv + size * direction(gradient, probe), p.x)
+    state.keep(x_adv, p.judged(x_adv))
+    return state
+
+
+# ------------------------------------------------------------------------------------------------------ the batch
+def batch_size(codec, x: Tensor) -> int:
+    """How many images of x [B, 3, H, W] to attack at once: a few on a CPU, as many as its memory holds on a GPU.
+
+    A CPU is as fast with a few as with many, and caches hold them. On a GPU an image's activations take about 50·N
+    bytes a pixel in the plain codecs and 150·N in Cheng2020 (N: the width); a fifth of the memory stays free.
+    """
+    pixels = x.size(2) * x.size(3)
+    device = torch.device(getattr(codec, "device", "cpu"))
+    if device.type != "cuda":
+        return max(1, 2**18 // pixels)
+    width = max((p.size(0) for n, p in codec.model.named_parameters() if n.startswith("g_a.0")), default=192)
+    needed = pixels * width * (150 if codec.arch.residual else 50)
+    return max(1, int(0.8 * torch.cuda.mem_get_info(device)[0] / needed))
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return (
+        isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error) or "can't allocate" in str(error)
+    )
+
+
+# ------------------------------------------------------------------------------------------------------ an attack
+@dataclass(frozen=True)
+class Attack:
+    """What all attacks share.
+
+    ``eps``: the budget's size, on [0, 1]; ``norm``: what it bounds, "linf" (each sample) or "l2rms" (the root mean square
+    over an image); ``surrogate``: how gradients pass the codec's rounding, "auto" for the objective's own;
+    ``precision`` of the codec's transforms while the attack climbs: "float32", "bfloat16", or "auto" (bfloat16 where the
+    hardware has it); the objective of the result is always in float32; ``batch``: how many images at once (default:
+    :func:`batch_size`).
+    """
+
+    eps: float
+    seed: int = 0
+    surrogate: str | None = "auto"
+    norm: str = "linf"
+    precision: str = "float32"
+    batch: int | None = None
+
+    needs_gradient: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if self.norm not in BUDGETS:
+            raise ValueError(f"norm must be one of {', '.join(BUDGETS)}, got {self.norm!r}")
+        if self.precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
+        if self.batch is not None and self.batch < 1:
+            raise ValueError(f"batch must be at least 1, got {self.batch}")
+        BUDGETS[self.norm](self.eps)
+
+    def __call__(self, codec, x: Images, objective=None) -> AttackResult:
+        """Attack each image of x [B, 3, H, W] in [0, 1] (or a list of [3, H, W]); see :mod:`nic_helpers.attacks`.
+
+        ``codec``: one, or a list of them that one x' is to break all at once. ``objective``: default the distortion to
+        the clean reconstruction.
+        """
+        several = isinstance(codec, Sequence)
+        for c in codec if several else [codec]:
+            if self.needs_gradient and not c.differentiable:
+                c(x)  # which says what to do
+        objective = objective or self._default_objective()
+        if several and not isinstance(objective, Together):
+            objective = Together(objective)
+        check_images(x, SMALLEST_SIDE)
+        if not isinstance(x, Tensor):
+            return _joined([self._in_batches(codec, image[None], objective) for image in x], stack=False)
+        return self._in_batches(codec, x, objective)
+
+    def _default_objective(self):
+        return Distortion()
+
+    def _in_batches(self, codec, x: Tensor, objective) -> AttackResult:
+        size = min(len(x), self.batch or batch_size(codec[0] if isinstance(codec, Sequence) else codec, x))
+        results, done = [], 0
+        while done < len(x):
+            part = None
+            try:
+                part = self._attack(codec, x[done : done + size], objective)
+            except RuntimeError as error:
+                if size == 1 or not _out_of_memory(error):
+                    raise
+            if part is None:
+                size = size // 2
+                warnings.warn(f"out of memory: going on with {size} image(s) at a time", stacklevel=3)
+            else:
+                results.append(part)
+                done += size
+        return results[0] if len(results) == 1 else _joined(results, stack=True)
+
+    def _attack(self, codec, x: Tensor, objective) -> AttackResult:
+        began, budget = time.perf_counter(), BUDGETS[self.norm](self.eps)
+        one = codec[0] if isinstance(codec, Sequence) else codec
+        source = to_8bit(x.detach()).to(getattr(one, "device", x.device), torch.float32)
+        quick = _at(codec, self.precision)
+        surrogate = objective.surrogate if self.surrogate == "auto" else self.surrogate
+        value = judge = objective.bind(quick, source, surrogate)
+        rounds = surrogate in ("ste", None)
+        if not rounds:  # its values are not the codec's
+            judge = objective.bind(quick, source, None)
+        flat = objective.flat_at_source and (rounds or getattr(one, "always_rounds", False))
+        with torch.random.fork_rng(devices=[source.device] if source.is_cuda else []):
+            torch.manual_seed(self.seed)  # of the "noise" surrogate, the only one that draws
+            bind = lambda other: objective.bind(quick, other, surrogate)  # noqa: E731
+            state = self._run(Problem(source, budget, value, judge, flat, bind))
+            x_adv = budget.to_8bit(state.best, source)
+            if quick is not codec:
+                with torch.no_grad():
+                    state.best_value = objective.bind(codec, source, None)(x_adv)
+        x_adv = to_8bit(x_adv.to(x.device, x.dtype))
+        return AttackResult(
+            x_adv, state.best_value.to(x.device), torch.stack(state.trace), state.gradients,
+            time.perf_counter() - began, **achieved(to_8bit(x.detach()), x_adv),
+        )  # fmt: skip
+
+    def _run(self, p: Problem) -> Ascent:
+        raise TypeError("Attack is a base: use one of the attacks of nic_helpers.attacks")
+
+    def _check_at_least_1(self, *names: str) -> None:
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+
+    def _beside(self, p: Problem, seed: int) -> Tensor:
+        """A random point of the ball around the sources."""
+        return p.budget.project(p.x + p.budget.offset(uniform_noise(p.x, seed)), p.x)
+
+    def _first_gradient_at(self, p: Problem) -> Tensor | None:
+        """Where an attack that starts at the sources takes its first gradient: beside them, where it is zero at them."""
+        return self._beside(p, self.seed) if p.flat_at_source else None
+
+    def with_(self, **changes):
+        """The same attack with other settings."""
+        return dataclasses.replace(self, **changes)
+
+
+def _at(codec, precision: str):
+    """The codec (or each of several) as it is differentiated at a precision."""
+    if isinstance(codec, Sequence):
+        quick = [_at(c, precision) for c in codec]
+        return codec if all(a is b for a, b in zip(codec, quick, strict=True)) else quick
+    return codec.quick(precision) if hasattr(codec, "quick") else codec
+
+
+@dataclass(frozen=True)
+class Iterative(Attack):
+    """Attacks of several steps. ``alpha``: the step, on [0, 1]; None (default): eps at first, decayed linearly to
+    eps/steps."""
+
+    alpha: float | None = None
+    steps: int = 10
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check_at_least_1("steps")
+        if self.alpha is not None and not 0 < self.alpha <= 2 * self.eps:
+            raise ValueError(f"alpha must be in (0, 2·eps] = (0, {2 * self.eps:.4g}], got {self.alpha!r}")
+
+    @property
+    def step_sizes(self) -> list[float]:
+        """The size of each step."""
+        return [self.alpha or self.eps * (self.steps - t) / self.steps for t in range(self.steps)]
+
+
+class Adam:
+    """Adam's direction (Kingma & Ba 2015), element by element, so that an image moves alike alone and in a batch."""
+
+    def __init__(self, like: Tensor, first: float = 0.9, second: float = 0.999):
+        self._m, self._v, self._t = torch.zeros_like(like), torch.zeros_like(like), 0
+        self._first, self._second = first, second
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The next step at learning rate 1, uphill; zero where there has been no gradient yet."""
+        self._t += 1
+        self._m.lerp_(gradient, 1 - self._first)
+        self._v.lerp_(gradient.square(), 1 - self._second)
+        mean, square = self._m / (1 - self._first**self._t), self._v / (1 - self._second**self._t)
+        return torch.where(square > 0, mean / square.sqrt().clamp_min(1e-30), 0.0)
+
+
+def falling(lr: float, steps: int) -> list[float]:
+    """A step for each of ``steps``, from ``lr`` down to a tenth of it along a cosine."""
+    return [lr * (0.1 + 0.45 * (1 + math.cos(math.pi * t / steps))) for t in range(steps)]
