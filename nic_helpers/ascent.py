@@ -132,10 +132,11 @@ class Problem:
             return values, gradient
         rows = _rows(self.active)
         part = x_adv[rows].detach().requires_grad_(True)
-        found = values_at(part, rows)
-        if not found.requires_grad:
-            raise ValueError("this objective has no gradient through this codec: use Square, which needs none")
-        (slope,) = torch.autograd.grad(found.sum(), part)
+        with torch.enable_grad():  # also for callers under no_grad
+            found = values_at(part, rows)
+            if not found.requires_grad:
+                raise ValueError("this objective has no gradient through this codec: use Square, which needs none")
+            (slope,) = torch.autograd.grad(found.sum(), part)
         sound = found.detach().isfinite() & slope.isfinite().flatten(1).all(1)
         if not bool(sound.all()):
             lost = torch.arange(len(x_adv), device=x_adv.device)[rows][~sound].tolist()
@@ -312,7 +313,7 @@ class Attack:
             bind = lambda other: objective.bind(quick, other, surrogate)  # noqa: E731
             state = self._run(Problem(source, budget, value, judge, flat, bind))
             x_adv = budget.to_8bit(state.best, source)
-            if quick is not codec:
+            if quick is not codec or bool(state.best_value.isneginf().any()):  # or an image was never judged
                 with torch.no_grad():
                     state.best_value = objective.bind(codec, source, None)(x_adv)
         x_adv = to_8bit(x_adv.to(x.device, x.dtype))

@@ -62,12 +62,22 @@ class RandomNoise(Attack):
 class FGSM(Attack):
     """Fast gradient sign method (Goodfellow 2015, arXiv 1412.6572): one step of size eps from x.
 
-    Where the objective is flat at x (distortion to the clean reconstruction) the gradient is taken at x plus uniform
-    noise in ±eps.
+    The gradient is taken at x, or, where it is zero there (straight-through gradients of the distance to the clean
+    reconstruction), at x plus uniform noise in ±eps. ``restarts``: steps from gradients at so many points, the others at
+    x plus noise, of which each image keeps its best.
     """
 
+    restarts: int = 1
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._check_at_least_1("restarts")
+
     def _run(self, p):
-        return ascend(p, p.x, [self.eps], self._first_gradient_at(p))
+        state = ascend(p, p.x, [self.eps], self._first_gradient_at(p))
+        for restart in range(1, self.restarts):
+            state = ascend(p, p.x, [self.eps], self._beside(p, self.seed + 7919 * restart), state)
+        return state
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,61 @@
+import re
+
+import pytest
+import torch
+
+from nic_helpers import attacks, load_codec
+from nic_helpers.images import to_8bit
+from nic_helpers.objectives import Rate
+from nic_helpers.settings import PROJECT
+
+PAGE = PROJECT / "docs" / "adding-an-attack.md"
+EPS = 8 / 255
+
+
+@pytest.fixture(scope="module")
+def page():
+    """What the page's Python blocks define, run one after another."""
+    names = {"__name__": "adding_an_attack"}
+    for block in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S):
+        exec(compile(block, str(PAGE), "exec"), names)
+    return names
+
+
+def test_the_page_is_short_and_its_calls_exist():
+    text = PAGE.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 60
+    known = set(attacks.Problem.__dataclass_fields__) | set(dir(attacks.Problem))
+    assert set(re.findall(r"\bp\.(\w+)", text)) <= known
+    assert set(re.findall(r"\bstate\.(\w+)", text)) <= set(attacks.Ascent.__dataclass_fields__) | set(
+        dir(attacks.Ascent)
+    )
+
+
+def test_the_page_runs_and_its_attack_beats_noise_inside_the_budget(page):
+    assert (page["result"].objective > page["noise"].objective).all()
+    assert page["result"].linf.max() <= EPS + 1e-6 and page["result"].gradients == 10
+
+
+def test_the_new_attack_is_a_whole_one(page, hyperprior, cheng, x):
+    attack = page["NIFGSM"](EPS, steps=6)
+    for codec, objective in ((hyperprior, None), (cheng, None), (hyperprior, Rate())):
+        result, noise = attack(codec, x, objective), attacks.RandomNoise(EPS, kind="sign")(codec, x, objective)
+        assert result.objective.mean() > noise.objective.mean()
+        assert torch.equal(result.x_adv, to_8bit(result.x_adv)) and result.linf.max() <= EPS + 1e-6
+    for other in ({"norm": "l2rms"}, {"surrogate": "ste"}, {"alpha": 2 / 255, "mu": 0.5}):
+        result = attack.with_(**other)(hyperprior, x)
+        assert result.objective.min() > 0 and result.rms.max() <= EPS * 1.0001
+    with torch.backends.mkldnn.flags(enabled=False):
+        together, alone = attack(hyperprior, x), attack(hyperprior, list(x))
+        assert torch.equal(together.x_adv, torch.stack(alone.x_adv))
+    several = attack([hyperprior, load_codec("bmshj2018-hyperprior", 6, device="cpu")], x[:1])
+    assert several.linf.max() <= EPS + 1e-6 and several.objective.min() > 0
+
+
+def test_the_new_attack_is_mi_fgsm_without_momentum_and_another_with_it(page, hyperprior, x):
+    def images(attack):
+        return attack(hyperprior, x).x_adv
+
+    settings = {"alpha": 2 / 255, "steps": 4}
+    assert torch.equal(images(page["NIFGSM"](EPS, mu=0.0, **settings)), images(attacks.IFGSM(EPS, **settings)))
+    assert not torch.equal(images(page["NIFGSM"](EPS, **settings)), images(attacks.MIFGSM(EPS, **settings)))
