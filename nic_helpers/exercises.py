@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import torch
 
 from nic_helpers import metrics
-from nic_helpers.attacks import FGSM, PGD, RandomNoise
+from nic_helpers.attacks import ARDA, FGSM, IFGSM, MIFGSM, PGD, SRDA, RandomNoise
+from nic_helpers.budgets import rms_at
 from nic_helpers.codecs import load_codec, real_bpp
 from nic_helpers.objectives import Distortion, Rate
+from nic_helpers.perceptual_attacks import MADC, SSAH, haar_low
 from nic_helpers.stats import rate_at
 
 
@@ -29,6 +31,26 @@ class Exercise:
 
 def _psnr_mean(a, b) -> float:
     return float(metrics.psnr(a, b).mean())
+
+
+def _low_share(delta) -> float:
+    return float(haar_low(delta).pow(2).sum() / delta.pow(2).sum())
+
+
+def _share_of_z(codec, x) -> float:
+    """z's share (%) of all the bytes of real files."""
+    streams = codec.encode(x)
+    return 100 * sum(len(codec.unpack(s).strings[1]) for s in streams) / sum(map(len, streams))
+
+
+def _with_coarse(codec) -> list:
+    """A codec and the coarsest of its kind."""
+    return [codec, load_codec(codec.name, 1, codec.weights.source, codec.device)]
+
+
+def _growth_elsewhere(codec, x, x_adv) -> float:
+    """By what factor the coarsest codec's file grows."""
+    return float(metrics.before_after(_with_coarse(codec)[1], x, x_adv)["bpp_ratio"].mean())
 
 
 EXERCISES: dict[str, Exercise] = {
@@ -81,8 +103,68 @@ EXERCISES: dict[str, Exercise] = {
         0.05, "pass objectives.Distortion('source') as the third argument; the column is 'psnr_source'",
     ),
     "03.3": Exercise(
-        lambda codec, x: _psnr_mean(codec.reconstruct(x), codec.reconstruct(FGSM(eps=8 / 255, surrogate="noise")(codec, x).x_adv)),
-        0.1, "attacks.FGSM(eps=8/255, surrogate='noise')(codec, x).x_adv",
+        lambda codec, x: _psnr_mean(codec.reconstruct(x), codec.reconstruct(FGSM(eps=8 / 255, surrogate="ste")(codec, x).x_adv)),
+        0.1, "attacks.FGSM(eps=8/255, surrogate='ste')(codec, x).x_adv",
+    ),
+    "04.1": Exercise(
+        lambda codec, x: _psnr_mean(codec.reconstruct(x), codec.reconstruct(IFGSM(eps=4 / 255)(codec, x).x_adv)),
+        0.1, "attacks.IFGSM(eps=4/255)(codec, x).x_adv; ten steps are the default",
+    ),
+    "04.2": Exercise(
+        lambda codec, x: float(
+            metrics.before_after(codec, x, MIFGSM(eps=8 / 255)(codec, x).x_adv, real_rate=False)["delta_amp"].mean()
+        ),
+        0.1, "metrics.before_after(codec, x, attacks.MIFGSM(eps=8/255)(codec, x).x_adv)['delta_amp']",
+    ),
+    "04.3": Exercise(
+        lambda codec, x: float((FGSM(eps=8 / 255)(codec, x).x_adv == PGD(eps=8 / 255)(codec, x).x_adv).float().mean()),
+        0.02, "the mean of where the two x_adv are equal",
+    ),
+    "05.1": Exercise(
+        lambda codec, x: float(metrics.before_after(codec, x, SRDA(eps=4 / 255, angle=0.0, steps=5)(codec, x).x_adv)["bpp_ratio"].mean()),
+        0.02, "attacks.SRDA(eps=4/255, angle=0.0, steps=5)(codec, x).x_adv; the column is 'bpp_ratio'",
+    ),
+    "05.2": Exercise(
+        lambda codec, x: _share_of_z(codec, PGD(eps=8 / 255, steps=5)(codec, x, Rate()).x_adv),
+        0.5, "codec.unpack(stream).strings is (y string, z string) for each stream of codec.encode(x_adv); sum over images",
+    ),
+    "05.3": Exercise(
+        lambda codec, x: float(
+            metrics.before_after(codec, x, SRDA(eps=8 / 255, angle=-45.0, steps=5)(codec, x).x_adv, real_rate=False)["delta_own"].mean()
+        ),
+        0.1, "attacks.SRDA(eps=8/255, angle=-45.0, steps=5)(codec, x).x_adv; the column is 'delta_own'",
+    ),
+    "06.1": Exercise(
+        lambda codec, x: _growth_elsewhere(codec, x, SRDA(eps=4 / 255, angle=0.0, steps=4)(codec, x).x_adv),
+        0.02, "attack codec with attacks.SRDA(eps=4/255, angle=0.0, steps=4); measure 'bpp_ratio' with codec q1",
+    ),
+    "06.2": Exercise(
+        lambda codec, x: _growth_elsewhere(codec, x, SRDA(eps=4 / 255, angle=0.0, steps=4)(_with_coarse(codec), x).x_adv),
+        0.02, "give the attack the list [codec, coarse] in place of the codec",
+    ),
+    "06.3": Exercise(
+        lambda codec, x: _growth_elsewhere(
+            codec, x, ARDA(eps=4 / 255, angle=0.0, steps=4, temperature=0.01)(_with_coarse(codec), x).x_adv
+        ),
+        0.02, "attacks.ARDA(eps=4/255, angle=0.0, steps=4, temperature=0.01)([codec, coarse], x).x_adv",
+    ),
+    "07.1": Exercise(
+        lambda codec, x: _psnr_mean(
+            codec.reconstruct(x), codec.reconstruct(PGD(eps=rms_at(36), norm="l2rms", steps=5)(codec, x).x_adv)
+        ),
+        0.05, "attacks.PGD(eps=rms_at(36), norm='l2rms', steps=5)(codec, x).x_adv, then metrics.psnr of the two outputs",
+    ),
+    "07.2": Exercise(
+        lambda codec, x: _low_share(SSAH(eps=rms_at(38), steps=10, smoothness=0)(codec, x).x_adv - x),
+        0.01, "haar_low(delta).pow(2).sum() / delta.pow(2).sum() for delta = x_adv − x of attacks.SSAH(…, smoothness=0)",
+    ),
+    "07.3": Exercise(
+        lambda codec, x: float(
+            metrics.before_after(
+                codec, x, MADC(eps=rms_at(38), steps=10)(codec, x, Distortion("source")).x_adv, real_rate=False
+            )["delta_source"].mean()
+        ),
+        0.05, "attacks.MADC(eps=rms_at(38), steps=10)(codec, x, objectives.Distortion('source')); column 'delta_source'",
     ),
 }  # fmt: skip
 

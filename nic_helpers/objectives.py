@@ -2,7 +2,7 @@
 
 ``bind(codec, x, surrogate)`` gives a function (x' [n, 3, H, W], rows) -> values [n], where ``rows`` says which of the
 sources the n images belong to (default: all of them). ``surrogate`` is how an attack's gradients pass the codec's
-rounding unless it says otherwise: the strongest we measured for that objective (notebook 04).
+rounding unless it says otherwise: the one that did best over the bundled codecs (notebooks 03 to 05).
 """
 
 from __future__ import annotations
@@ -161,8 +161,8 @@ DIRECTIONS = {
 class Together:
     """One image against several codecs: the soft minimum of what an objective gains on each.
 
-    effectᵢ = (Lᵢ(x') − Lᵢ(x)) / (Rᵢ(x) + λᵢ·255²·Dᵢ(x)), L the objective, the divisor the codec's own cost of the clean
-    image. The value is −T·log mean exp(−effect/T), whose gradient weighs each codec's by softmax(−effect/T): most for
+    effectᵢ = (Lᵢ(x') − Lᵢ(x)) / (Rᵢ(x) + λᵢ·255²·Dᵢ(x)), L the objective (a mean square times λᵢ·255²), the divisor the
+    codec's own cost of the clean image; where a codec has no λ, the plain rise of the objective. The value is −T·log mean exp(−effect/T), whose gradient weighs each codec's by softmax(−effect/T): most for
     those that suffer least (Wu et al. 2024, arXiv 2405.07717; there the losses are not divided by the cost, ours are, so
     that no quality counts more for its λ). ``temperature`` T = ∞, the default, is the plain mean.
     """
@@ -184,12 +184,19 @@ class Together:
         """As the objective is."""
         return self.objective.flat_at_source
 
+    def _unit(self, codec) -> float:
+        """What the objective is multiplied with to be a cost in bits per pixel."""
+        squared = isinstance(self.objective, Distortion) and self.objective.measure != "ms_ssim"
+        return codec.lmbda * 255**2 if squared else 1.0
+
     def bind(self, codecs, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
         """The values' function, for a list of codecs."""
         values = [self.objective.bind(c, x, surrogate) for c in codecs]
         with torch.no_grad():
             before = torch.stack([v(x) for v in values])
-            costs = torch.stack([Joint(1.0, 1.0).bind(c, x, None)(x) for c in codecs])
+            costs = torch.ones_like(before)
+            if all(math.isfinite(c.lmbda) for c in codecs):
+                costs = torch.stack([Joint(1.0, 1.0).bind(c, x, None)(x) / self._unit(c) for c in codecs])
 
         def value(x_adv: Tensor, rows=slice(None)) -> Tensor:
             effects = (torch.stack([v(x_adv, rows) for v in values]) - before[:, rows]) / costs[:, rows]

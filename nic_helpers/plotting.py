@@ -143,7 +143,7 @@ def ladder(table: pd.DataFrame, value: str, ylabel: str, ax=None):
     """
     ax = ax or plt.subplots(figsize=(6, 4.5))[1]
     means = summarise(table, value, ["codec", "codec_label", "attack", "eps_255"])
-    dashes = {"FGSM": "-", "uniform noise": ":", "sign noise": "--"}
+    dashes = {"FGSM": "-", "uniform noise": ":", "sign noise": "--", "PGD on the rate": "-"}
     several = table["codec_label"].nunique() > 1
     for (codec, name, attack), line in means.groupby(["codec", "codec_label", "attack"], sort=False):
         look = style(codec)
@@ -154,6 +154,55 @@ def ladder(table: pd.DataFrame, value: str, ylabel: str, ax=None):
     steps = sorted(table["eps_255"].unique())
     ax.set_xticks(steps, [str(int(s)) for s in steps])
     ax.set(xlabel="ε (8-bit levels, of 255)", ylabel=ylabel)
+    return ax
+
+
+#: attack -> (colour, marker), wherever attacks and not codecs are told apart.
+ATTACK_STYLES: dict[str, tuple[str, str]] = {
+    "FGSM": (_BLACK, "o"), "I-FGSM": (_BLUE, "v"), "PGD": (_ORANGE, "s"), "MI-FGSM": (_GREEN, "D"),
+    "DI-FGSM": (_PURPLE, "P"), "APGD": (_RED, "^"),
+}  # fmt: skip
+
+
+def strength(table: pd.DataFrame, value: str, ax=None):
+    """How strong attacks are against what they cost, a line an attack with the 95 % interval over images.
+
+    ``table``: rows with ``attack``, ``cost`` (gradient evaluations; 0: a control without any, drawn across) and the value.
+    """
+    ax = ax or plt.subplots(figsize=(6, 4.5))[1]
+    means = summarise(table, value, ["attack", "cost"])
+    for attack, line in means.groupby("attack", sort=False):
+        if line["cost"].iloc[0] == 0:
+            ax.axhline(line["mean"].iloc[0], color=_GREY, ls=":", label=attack)
+            continue
+        colour, marker = ATTACK_STYLES.get(attack.split(",")[0], (_GREY, "."))
+        ax.plot(line["cost"], line["mean"], color=colour, marker=marker, label=attack)
+        ax.fill_between(line["cost"], line["low"], line["high"], color=colour, alpha=0.08, lw=0)
+    ax.set_xscale("log")
+    costs = sorted(set(table["cost"]) - {0})
+    ax.set_xticks(costs, [str(c) for c in costs])
+    ax.minorticks_off()
+    ax.set(xlabel="gradient evaluations")
+    return ax
+
+
+def attack_plane(table: pd.DataFrame, ax, origin: str | None = "clean image"):
+    """What attacks did to one codec in the plane of rate and quality: an arrow and a marker for each attack.
+
+    ``table``: rows of one codec with ``attack``, ``bpp_ratio`` and ``delta_own``. The origin is the clean image (its own
+    file size, no loss); crosses are the 95 % intervals over images. Markers go by the attacks' order of appearance.
+    """
+    markers = "o>psv<D^P"
+    rate = summarise(table, "bpp_ratio", ["attack"])
+    loss = summarise(table, "delta_own", ["attack"])
+    colour = style(table["codec"].iloc[0])["color"]
+    ax.plot(1, 0, "+", color="black", ms=12, mew=2, label=origin)
+    for marker, (_, r), (_, d) in zip(markers, rate.iterrows(), loss.iterrows(), strict=False):
+        ax.annotate("", (r["mean"], -d["mean"]), (1, 0), arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.35})
+        ax.errorbar(r["mean"], -d["mean"], xerr=[[r["mean"] - r["low"]], [r["high"] - r["mean"]]],
+                    yerr=[[d["high"] - d["mean"]], [d["mean"] - d["low"]]], fmt=marker, color=colour, ms=9, lw=1,
+                    markeredgecolor="black", label=r["attack"])  # fmt: skip
+    ax.set(xlabel="file, attacked / clean (real bytes)", ylabel="own PSNR, attacked − clean (dB)")
     return ax
 
 
