@@ -162,7 +162,8 @@ class Together:
     """One image against several codecs: the soft minimum of what an objective gains on each.
 
     effectᵢ = (Lᵢ(x') − Lᵢ(x)) / (Rᵢ(x) + λᵢ·255²·Dᵢ(x)), L the objective (a mean square times λᵢ·255²), the divisor the
-    codec's own cost of the clean image; where a codec has no λ, the plain rise of the objective. The value is −T·log mean exp(−effect/T), whose gradient weighs each codec's by softmax(−effect/T): most for
+    codec's own cost of the clean image; where a codec has no λ, the plain rise of the objective. The value is
+    −T·log mean exp(−effect/T), whose gradient weighs each codec's by softmax(−effect/T): most for
     those that suffer least (Wu et al. 2024, arXiv 2405.07717; there the losses are not divided by the cost, ours are, so
     that no quality counts more for its λ). ``temperature`` T = ∞, the default, is the plain mean.
     """
