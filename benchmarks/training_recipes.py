@@ -31,6 +31,11 @@ The hyperprior at quality 3. *Synthesis sees*: latents rounded with a straight-t
 always sees noise. *Averaged*: the loss of the exponentially averaged weights, where they were kept. Runs without a row
 have not been run.
 
+At the end, of quality 6: Cheng2020 with and without centred steps (`Centring` in `training.py`), both 1000 steps into
+schedules of 6000, near the peak of the learning rate; and mbt2018-mean's entropy model on a hyperprior's transforms, from
+random weights and from an imitation of that hyperprior (`imitate_hyperprior`), whose own rate there is in the table below
+(`h6-n`). Their seconds count a busier machine.
+
 {comparison}
 
 ## The bundled codecs' runs
@@ -50,7 +55,8 @@ def _markdown(table: pd.DataFrame) -> str:
 def _compared(r: Run, log: pd.DataFrame) -> dict:
     last, s = log.iloc[-1], r.settings
     return {"run": r.name.removeprefix("compare-"), "begins from": r.after or s.start, "N, M": "{}, {}".format(*s.widths),
-            "batch": f"{s.batch}×{s.crop}²", "lr": s.lr, "synthesis sees": "rounded" if s.mixed else "noisy",
+            "batch": f"{s.batch}×{s.crop}²", "lr": s.lr,
+            "synthesis sees": "" if s.only else "rounded" if s.mixed else "noisy",
             "precision": ("bfloat16" if s.bf16 else "float32") + (", channels last" if s.channels_last else ""),
             "steps": int(last["step"]), "seconds": round(last["seconds"]), "loss": round(last["val_loss"], 4),
             "bpp": round(last["val_bpp"], 4), "PSNR": round(last["val_psnr"], 2),

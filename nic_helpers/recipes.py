@@ -15,7 +15,7 @@ import sys
 import time
 import tomllib
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pandas as pd
@@ -53,6 +53,8 @@ class Run:
 def read_recipe(path: Path, out: Path) -> list[Run]:
     """The runs of a recipe in the order of the file; ``out`` is where their folders are.
 
+    ``include`` names recipes beside it: of their runs come those, unbundled, that the recipe's own begin from.
+
     Raises ValueError, naming the run, for an unknown key or setting, a name given twice, or a start that is neither
     "pca", "random" nor a run further up.
     """
@@ -60,7 +62,10 @@ def read_recipe(path: Path, out: Path) -> list[Run]:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"cannot read the recipe {path}: {error}") from error
-    runs: list[Run] = []
+    included = [
+        replace(r, bundle=False) for name in content.get("include", []) for r in read_recipe(path.parent / name, out)
+    ]
+    runs: list[Run] = list(included)
     for entry in content.get("run", []):
         entry = content.get("defaults", {}) | entry
         name = entry.get("name", f"number {len(runs) + 1}")
@@ -82,9 +87,10 @@ def read_recipe(path: Path, out: Path) -> list[Run]:
             raise ValueError(f"{path}, run {name}: {error}") from error
         stop = min(entry.get("stop", settings.steps), settings.steps)
         runs.append(Run(name, settings, after, stop, entry.get("keep_every", 0), entry.get("bundle", False)))
-    if not runs:
+    own = [r.name for r in runs[len(included) :]]
+    if not own:
         raise ValueError(f"{path} has no [[run]]")
-    return runs
+    return choose(runs, own)
 
 
 def choose(runs: list[Run], names: list[str]) -> list[Run]:

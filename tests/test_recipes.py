@@ -55,6 +55,17 @@ def recipe(tmp_path):
     return path
 
 
+def test_an_included_recipe_gives_only_what_is_begun_from(recipe, tmp_path):
+    other = tmp_path / "other.toml"
+    run = 'arch = "bmshj2018-hyperprior"\nquality = 3\nwidths = [6, 8]\nsteps = 4\nstart = '
+    other.write_text(f'include = ["recipe.toml"]\n[[run]]\nname = "more"\n{run}"narrow"\n')
+    runs = read_recipe(other, tmp_path)
+    assert [r.name for r in runs] == ["wide", "narrow", "more"] and not any(r.bundle for r in runs)
+    other.write_text('include = ["recipe.toml"]\n')
+    with pytest.raises(ValueError, match="no \\[\\[run"):
+        read_recipe(other, tmp_path)
+
+
 def command(recipe, tmp_path, *more):
     return ["--recipe", str(recipe), "--out", str(tmp_path / "out"), *more]
 

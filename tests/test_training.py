@@ -13,7 +13,7 @@ from nic_helpers import load_images
 from nic_helpers.images import to_pil
 from nic_helpers.initialise import pca_initialise
 from nic_helpers.models import ARCHITECTURES, round_true, walk
-from nic_helpers.training import Crops, Settings, learning_rate, rate_distortion_loss, train
+from nic_helpers.training import Centring, Crops, Settings, _read_run, learning_rate, rate_distortion_loss, train
 from nic_helpers.weights import load_weights
 
 SMALL = Settings("bmshj2018-hyperprior", 3, (8, 12), steps=12, batch=2, crop=64, bf16=False)
@@ -40,6 +40,62 @@ def test_an_interrupted_run_ends_exactly_like_an_undisturbed_one(folder, tmp_pat
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
     rows = list(csv.DictReader((tmp_path / "b" / "log.csv").open()))
     assert [r["step"] for r in rows] == ["4", "8", "12"]
+
+
+def test_a_centred_run_resumes_exactly_too(folder, tmp_path):
+    settings = Settings("cheng2020-anchor", 3, (8, 8), steps=6, batch=1, crop=64, centred=True)
+    whole = final(train(settings, folder, tmp_path / "a", every=2))
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, folder, tmp_path / "b", every=2, on_step=interrupt_at(5))
+    resumed = final(train(settings, folder, tmp_path / "b", every=2))
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+def test_a_centred_step_of_the_weights_leaves_a_mean_input_s_output_alone(folder):
+    model = ARCHITECTURES["cheng2020-anchor"].build(8, 8)
+    x = Crops(folder).batch(2, 64, 0, 0)
+    pca_initialise("cheng2020-anchor", model, x, 0.0067)
+    centring = Centring(model, x)
+    layer, mean = next(iter(centring._means.items()))
+    constant = mean[None, :, None, None].expand(1, -1, 16, 16)
+    before = layer(constant)[..., 2:-2, 2:-2]
+    rate_distortion_loss(ARCHITECTURES["cheng2020-anchor"], model, x, 0.0067)[0].backward()
+    raw, bias = layer.weight.grad.clone(), layer.bias.grad
+    centring.centre_gradients()
+    torch.testing.assert_close(
+        raw - layer.weight.grad, bias[:, None, None, None] * mean[None, :, None, None].expand_as(raw)
+    )
+    with torch.no_grad():
+        layer.weight += 0.1 * torch.randn_like(layer.weight)
+    centring.follow()
+    torch.testing.assert_close(layer(constant)[..., 2:-2, 2:-2], before, rtol=1e-4, atol=1e-5)
+
+
+def test_a_mean_scale_hyperprior_can_begin_by_imitating_the_scale_hyperprior(folder, tmp_path):
+    start = train(Settings("bmshj2018-hyperprior", 3, (8, 12), 60, 2, 64, 2e-3, bf16=False), folder, tmp_path / "h")
+    y = None
+    errors = []
+    for imitate in (0, 300):
+        s = Settings(
+            "mbt2018-mean", 3, (8, 12), 1, 2, 64, 1e-9, bf16=False, start=str(start), only="entropy", imitate=imitate
+        )
+        _, model, _ = _read_run(train(s, folder, tmp_path / str(imitate)))
+        _, old, _ = _read_run(start)
+        y = old.g_a(Crops(folder).batch(4, 64, 1, 1)) if y is None else y
+        wanted = old.h_a(y.abs())
+        errors.append(float(((model.h_a(y) - wanted) ** 2).mean() / wanted.var()))
+        if imitate:  # the same scales from the same z, up to the leaky ReLUs; no means yet
+            scales, means = model.h_s(wanted).chunk(2, 1)
+            assert torch.corrcoef(torch.stack((scales.flatten(), old.h_s(wanted).flatten())))[0, 1] > 0.99
+            assert means.abs().mean() < 0.3 * scales.abs().mean()
+    assert errors[1] < 0.6 * errors[0]
+    with pytest.raises(ValueError, match="imitate is for mbt2018-mean"):
+        Settings("mbt2018", 3, (8, 12), 1, only="entropy", imitate=5)
+    with pytest.raises(ValueError, match="of the same λ"):
+        other = Settings("mbt2018-mean", 1, (8, 12), 1, 2, 64, start=str(start), only="entropy", imitate=5)
+        train(other, folder, tmp_path / "other")
+    with pytest.raises(ValueError, match="centred concerns the transforms"):
+        Settings("mbt2018-mean", 3, (8, 12), 1, only="entropy", centred=True)
 
 
 def interrupt_at(step):
