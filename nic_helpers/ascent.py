@@ -306,14 +306,16 @@ class Attack:
         value = judge = objective.bind(quick, source, surrogate)
         rounds = surrogate in ("ste", None)
         if not rounds:  # its values are not the codec's
-            judge = objective.bind(quick, source, None)
+            shared = {"target": value.target} if hasattr(value, "target") else {}
+            judge = objective.bind(quick, source, None, **shared)
         flat = objective.flat_at_source and (rounds or getattr(one, "always_rounds", False))
         with torch.random.fork_rng(devices=[source.device] if source.is_cuda else []):
             torch.manual_seed(self.seed)  # of the "noise" surrogate, the only one that draws
             bind = lambda other: objective.bind(quick, other, surrogate)  # noqa: E731
             state = self._run(Problem(source, budget, value, judge, flat, bind))
             x_adv = budget.to_8bit(state.best, source)
-            if quick is not codec or bool(state.best_value.isneginf().any()):  # or an image was never judged
+            # other digits than the codec's own, or an image that was never judged
+            if self.precision != "float32" or bool(state.best_value.isneginf().any()):
                 with torch.no_grad():
                     state.best_value = objective.bind(codec, source, None)(x_adv)
         x_adv = to_8bit(x_adv.to(x.device, x.dtype))

@@ -75,8 +75,8 @@ class Distortion:
         rounding; straight-through gradients then are zero too)."""
         return self.reference == "clean"
 
-    def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
-        """The values' function; the clean reconstruction is computed here, once.
+    def bind(self, codec, x: Tensor, surrogate: str | None, target: Tensor | None = None) -> Callable[..., Tensor]:
+        """The values' function; the clean reconstruction is computed here, once (or given as ``target``).
 
         The reference is the rounding codec's output whatever the surrogate (in the parallel form for context models).
         """
@@ -84,16 +84,17 @@ class Distortion:
             raise ValueError(
                 f"MS-SSIM needs images of at least {MS_SSIM_SMALLEST} pixels a side, got {x.size(2)}×{x.size(3)}"
             )
-        if self.reference == "clean":
+        if self.reference != "clean":
+            target = x
+        elif target is None:
             with torch.no_grad():
                 target = picture(codec, x, None)
-        else:
-            target = x
 
         def value(x_adv: Tensor, rows=slice(None)) -> Tensor:
             reference = x_adv if self.reference == "own" else target[rows]
             return MEASURES[self.measure](picture(codec, x_adv, surrogate), reference)
 
+        value.target = target
         return value
 
 
