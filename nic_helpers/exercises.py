@@ -146,7 +146,7 @@ EXERCISES: dict[str, Exercise] = {
         lambda codec, x: _growth_elsewhere(
             codec, x, ARDA(eps=4 / 255, angle=0.0, steps=4, temperature=0.01)(_with_coarse(codec), x).x_adv
         ),
-        0.02, "attacks.ARDA(eps=4/255, angle=0.0, steps=4, temperature=0.01)([codec, coarse], x).x_adv",
+        0.06, "attacks.ARDA(eps=4/255, angle=0.0, steps=4, temperature=0.01)([codec, coarse], x).x_adv",
     ),
     "07.1": Exercise(
         lambda codec, x: _psnr_mean(
