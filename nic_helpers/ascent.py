@@ -217,8 +217,10 @@ def batch_size(codec, x: Tensor) -> int:
     device = torch.device(getattr(codec, "device", "cpu"))
     if device.type != "cuda":
         return max(1, 2**18 // pixels)
-    width = max((p.size(0) for n, p in codec.model.named_parameters() if n.startswith("g_a.0")), default=192)
-    needed = pixels * width * (150 if codec.arch.residual else 50)
+    model = getattr(codec, "model", torch.nn.Module())  # of a codec that has none: the largest is assumed
+    width = max((p.size(0) for n, p in model.named_parameters() if n.startswith("g_a.0")), default=192)
+    residual = getattr(getattr(codec, "arch", None), "residual", True)
+    needed = pixels * width * (150 if residual else 50)
     return max(1, int(0.8 * torch.cuda.mem_get_info(device)[0] / needed))
 
 

@@ -170,6 +170,11 @@ class NeuralCodec:
 
     forward = __call__
 
+    def estimated_bpp(self, x: Tensor, surrogate: str | None = "ste") -> Tensor:
+        """Estimated bits per original pixel [B] of x [B, 3, H, W], as in :meth:`__call__`, without the synthesis."""
+        bits = self.walk(x, surrogate, synthesis=False).bits()
+        return sum(bits.values()).to(x.device) / (x.size(2) * x.size(3))
+
     @by_size
     def reconstruct(self, x: Images, surrogate: str | None = None) -> Images:
         """What the receiver would see, [B, 3, H, W] in [0, 1], without coding any bytes.

@@ -107,7 +107,7 @@ def test_every_iterative_attack_beats_one_step(attack, hyperprior, crops):
 
 @pytest.mark.parametrize("name", ["hyperprior", "cheng"])
 def test_the_unrounded_output_against_the_rounded_reference_is_the_strongest_gradient(name, crops, request):
-    # it says which way each latent was rounded; straight-through gradients do not, and fall behind a blind search
+    # it says which way each latent was rounded; straight-through gradients do not
     codec = request.getfixturevalue(name)
     by = {s: damage(codec, crops, attacks.PGD(EPS, surrogate=s)) for s in ("ste", "noise", "identity", "auto")}
     assert by["auto"] == by["identity"] < by["ste"] - 0.5 and by["noise"] < by["ste"] - 0.5

@@ -180,3 +180,10 @@ def test_unknown_names_say_what_there_is():
 def test_every_architecture_knows_its_published_widths():
     for arch in ARCHITECTURES.values():
         assert set(arch.published_widths) == set(arch.qualities)
+
+
+def test_the_rate_alone_is_the_rate_of_the_whole_pass(any_codec, x):
+    v = x.clone().requires_grad_(True)
+    alone, whole = any_codec.estimated_bpp(v), any_codec(v).bpp
+    torch.testing.assert_close(alone, whole)
+    assert torch.autograd.grad(alone.sum(), v)[0].abs().max() > 0

@@ -71,6 +71,11 @@ def test_a_centred_step_of_the_weights_leaves_a_mean_input_s_output_alone(folder
     torch.testing.assert_close(layer(constant)[..., 2:-2, 2:-2], before, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def _distance(model, y, wanted):
+    return float(((model.h_a(y) - wanted) ** 2).mean() / wanted.var())
+
+
 def test_a_mean_scale_hyperprior_can_begin_by_imitating_the_scale_hyperprior(folder, tmp_path):
     start = train(Settings("bmshj2018-hyperprior", 3, (8, 12), 60, 2, 64, 2e-3, bf16=False), folder, tmp_path / "h")
     y = None
@@ -83,7 +88,7 @@ def test_a_mean_scale_hyperprior_can_begin_by_imitating_the_scale_hyperprior(fol
         _, old, _ = _read_run(start)
         y = old.g_a(Crops(folder).batch(4, 64, 1, 1)) if y is None else y
         wanted = old.h_a(y.abs())
-        errors.append(float(((model.h_a(y) - wanted) ** 2).mean() / wanted.var()))
+        errors.append(_distance(model, y, wanted))
         if imitate:  # the same scales from the same z, up to the leaky ReLUs; no means yet
             scales, means = model.h_s(wanted).chunk(2, 1)
             assert torch.corrcoef(torch.stack((scales.flatten(), old.h_s(wanted).flatten())))[0, 1] > 0.99
