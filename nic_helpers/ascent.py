@@ -24,7 +24,7 @@ from nic_helpers.metrics import achieved
 from nic_helpers.objectives import Distortion, Together
 
 PRECISIONS = ("float32", "bfloat16", "auto")
-JUDGE_EVERY = 5  # steps between iterates that the rounding codec judges, where gradients come from another surrogate
+JUDGE_EVERY = 10  # steps between iterates that the rounding codec judges, where gradients come from another surrogate
 Rows = Tensor | slice  # which images of a batch
 
 

@@ -1,26 +1,29 @@
-"""Classical codecs behind the neural codecs' protocol: real files, native quality scales, no gradient."""
+"""Classical codecs behind the neural codecs' protocol: real files, native quality scales, no gradient.
+
+The image formats are Pillow's; HEVC, VVC and JPEG XL are those of the ffmpeg that imageio-ffmpeg brings
+(IMAGEIO_FFMPEG_EXE names another). A standard's reference software is plugged in by
+:class:`nic_helpers.command.CommandCodec`.
+"""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from PIL import Image
 from torch import Tensor
 
 from nic_helpers.bitstream import BitstreamError
-from nic_helpers.codecs import Coded, Images, by_size, stack
-from nic_helpers.images import check_images, from_pil, to_pil
+from nic_helpers.command import CommandCodec, FileCodec, ffmpeg
+from nic_helpers.images import from_pil, to_pil
 
 
 @dataclass(frozen=True)
 class Format:
-    """One file format: Pillow's name for it, its save options at a quality, and its native quality scale."""
+    """A native quality scale, and ``coder``, which makes the codec at a point of it."""
 
-    pillow: str
-    options: Callable[[float], dict]
+    coder: Callable[[float], FileCodec]
     qualities: tuple[float, ...]  # from low to high rate
     default: float
     lowest: float
@@ -28,38 +31,100 @@ class Format:
     scale: str
 
 
-#: Settings are each format's usual best for still images: optimised Huffman tables for JPEG, 4:4:4 for AVIF.
+class PillowCodec(FileCodec):
+    """A format of Pillow's with its save options."""
+
+    def __init__(self, name: str, quality: float, options: dict):
+        self.name, self.quality, self._options = name, quality, options
+
+    def _encode(self, image: Tensor) -> bytes:
+        buffer = io.BytesIO()
+        to_pil(image).save(buffer, self.name, **self._options)
+        return buffer.getvalue()
+
+    def _decode(self, stream: bytes) -> Tensor:
+        try:
+            with Image.open(io.BytesIO(stream), formats=[self.name]) as image:
+                return from_pil(image)
+        except Exception as error:  # Pillow's decoders raise many kinds; none of them may pass as a picture
+            raise BitstreamError(f"not a whole {self.name} file: {error}") from error
+
+
+def _pillow(name: str, options: Callable[[float], dict]) -> Callable[[float], FileCodec]:
+    return lambda quality: PillowCodec(name, quality, options(quality))
+
+
+# ---------------------------------------------------------------------------------------------------------- ffmpeg
+# full-range YCbCr (BT.709) in ten bits, so that the conversion costs nothing beside the coding
+_EXACT = "flags=accurate_rnd+full_chroma_int+lanczos"
+_TO_YCBCR = f"scale=out_color_matrix=bt709:in_range=full:out_range=full:{_EXACT}"
+_TO_RGB = f"scale=in_color_matrix=bt709:in_range=full:out_range=full:{_EXACT},format=rgb24"
+
+
+def _ffmpeg(name: str, suffix: str, encoder: list[str], decoder: list[str], multiple: int | None):
+    def coder(quality: float) -> FileCodec:
+        start = [ffmpeg(), "-hide_banner", "-nostdin", "-loglevel", "error", "-xerror", "-y", "-threads", "1"]
+        return CommandCodec(
+            name,
+            encode=[*start, "-i", "{source}", *encoder, "-threads", "1", "-frames:v", "1", "{stream}"],
+            decode=[*start, *decoder, "-i", "{stream}", "-vf", _TO_RGB if multiple else "format=rgb24",
+                    "-frames:v", "1", "{picture}"],
+            quality=quality, suffix=suffix, multiple=multiple, smallest=32,
+        )  # fmt: skip
+
+    return coder
+
+
+_X265 = "qp={quality}:keyint=1:info=0:log-level=error:pools=none:frame-threads=1:range=full:colormatrix=bt709"
+
+#: Settings are each format's usual best for still images: optimised Huffman tables for JPEG, 4:4:4 where the encoder has
+#: it, no perceptual tuning where PSNR is measured.
 CLASSICAL: dict[str, Format] = {
     "jpeg": Format(
-        "JPEG", lambda q: {"quality": int(q), "optimize": True}, tuple(range(5, 100, 5)), 30, 1, 100,
+        _pillow("JPEG", lambda q: {"quality": int(q), "optimize": True}), tuple(range(5, 100, 5)), 30, 1, 100,
         "quality 1–100, Pillow's 4:2:0 chroma, optimised Huffman tables",
     ),
     "jpeg-plain": Format(
-        "JPEG", lambda q: {"quality": int(q)}, tuple(range(5, 100, 5)), 30, 1, 100,
+        _pillow("JPEG", lambda q: {"quality": int(q)}), tuple(range(5, 100, 5)), 30, 1, 100,
         "quality 1–100, Pillow's defaults (4:2:0, standard Huffman tables), as in CompressAI's published curve",
     ),
     "jpeg2000": Format(
-        "JPEG2000",
-        lambda r: {"quality_mode": "rates", "quality_layers": [r], "irreversible": True, "mct": 1, "no_jp2": True},
+        _pillow("JPEG2000", lambda r: {"quality_mode": "rates", "quality_layers": [r], "irreversible": True, "mct": 1,
+                                       "no_jp2": True}),
         (160, 120, 96, 72, 56, 48, 40, 32, 26, 20, 16, 12, 10), 48, 1, 2000,
         "compression ratio against 24 bits a pixel: lower is better quality (9/7 wavelet, raw codestream)",
     ),
     "webp": Format(
-        "WEBP", lambda q: {"quality": int(q), "method": 6}, (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95), 40, 0, 100,
+        _pillow("WEBP", lambda q: {"quality": int(q), "method": 6}), (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95), 40, 0, 100,
         "quality 0–100, lossy, method 6 (always 4:2:0)",
     ),
     "avif": Format(
-        "AVIF", lambda q: {"quality": int(q), "subsampling": "4:4:4", "speed": 6, "max_threads": 1},
+        _pillow("AVIF", lambda q: {"quality": int(q), "subsampling": "4:4:4", "speed": 6, "max_threads": 1}),
         (10, 20, 30, 40, 50, 60, 70, 80, 90), 50, 0, 100, "quality 0–100, 4:4:4, speed 6",
+    ),
+    "jpegxl": Format(
+        _ffmpeg("jpegxl", "jxl", ["-c:v", "libjxl", "-distance", "{quality}", "-effort", "7"],
+                ["-f", "jpegxl_pipe", "-c:v", "libjxl"], None),
+        (15, 12, 9, 7, 5, 4, 3, 2, 1.5, 1, 0.5), 3, 0.1, 15,
+        "Butteraugli distance 0.1–15: lower is better quality (libjxl, effort 7, tuned to the eye and not to PSNR)",
+    ),
+    "hevc": Format(
+        _ffmpeg("hevc", "hevc", ["-vf", f"{_TO_YCBCR},format=yuv444p10le", "-c:v", "libx265", "-preset", "slow",
+                                 "-tune", "psnr", "-x265-params", _X265], ["-f", "hevc"], 8),
+        (46, 43, 40, 37, 34, 31, 28, 25, 22, 19), 34, 0, 51,
+        "QP 0–51: lower is better quality (x265, intra, 4:4:4, 10 bits, preset slow, tuned to PSNR)",
+    ),
+    "vvc": Format(
+        _ffmpeg("vvc", "vvc", ["-vf", f"{_TO_YCBCR},format=yuv420p10le", "-c:v", "libvvenc", "-preset", "medium",
+                               "-qp", "{quality}", "-qpa", "0"], ["-f", "vvc"], 8),
+        (48, 45, 42, 39, 36, 33, 30, 27, 24, 21), 36, 0, 63,
+        "QP 0–63: lower is better quality (VVenC, intra, preset medium, tuned to PSNR; always 4:2:0, 10 bits)",
     ),
 }  # fmt: skip
 
 
-class ClassicalCodec:
-    """A Pillow format as a codec: the same ``encode``, ``decode``, ``reconstruct``, ``roundtrip`` as a neural one."""
-
-    differentiable = False
-    lmbda = float("nan")
+class ClassicalCodec(FileCodec):
+    """A format of :data:`CLASSICAL` at a point of its quality scale."""
 
     def __init__(self, name: str, quality: float | None = None):
         self.name, self.format = name, CLASSICAL[name]
@@ -68,55 +133,5 @@ class ClassicalCodec:
             raise ValueError(
                 f"{name} has no quality {quality!r}: give {self.format.lowest} to {self.format.highest} ({self.format.scale})"
             )
-
-    def __repr__(self) -> str:
-        return f"ClassicalCodec({self.name}, quality={self.quality})"
-
-    @property
-    def label(self) -> str:
-        """Short name for tables and legends."""
-        return f"{self.name} {self.quality}"
-
-    def __call__(self, x, surrogate=None, rate=True):
-        """Not available: says what to use instead."""
-        raise TypeError(f"{self.name} is not differentiable: attack it through BPDA (identity backward) or with Square")
-
-    forward = __call__
-
-    def encode(self, x: Images) -> list[bytes]:
-        """One complete file per image."""
-        if isinstance(x, Tensor):
-            check_images(x)
-        return [self._encode(image) for image in x]
-
-    def _encode(self, image: Tensor) -> bytes:
-        check_images(image[None])
-        buffer = io.BytesIO()
-        to_pil(image).save(buffer, self.format.pillow, **self.format.options(self.quality))
-        return buffer.getvalue()
-
-    def decode(self, streams: Sequence[bytes]) -> Images:
-        """Files -> images: [B, 3, H, W] in [0, 1], or a list where sizes differ; BitstreamError for what is no file."""
-        if isinstance(streams, (bytes, bytearray)):
-            raise TypeError("decode takes a list of bitstreams: decode([stream])")
-        return stack([self._decode(s) for s in streams])
-
-    def _decode(self, stream: bytes) -> Tensor:
-        try:
-            with Image.open(io.BytesIO(stream), formats=[self.format.pillow]) as image:
-                return from_pil(image)
-        except Exception as error:  # Pillow's decoders raise many kinds; none of them may pass as a picture
-            raise BitstreamError(f"not a whole {self.format.pillow} file: {error}") from error
-
-    @by_size
-    def reconstruct(self, x: Images, surrogate: str | None = None) -> Images:
-        """The decoded image, [B, 3, H, W] in [0, 1]."""
-        if surrogate is not None:
-            self(x)
-        return self.decode(self.encode(x)).to(x.device)
-
-    def roundtrip(self, x: Images) -> Coded:
-        """The files and what they decode to."""
-        streams = self.encode(x)
-        images = [self._decode(s).to(image.device) for s, image in zip(streams, x, strict=True)]
-        return Coded(streams, torch.stack(images) if isinstance(x, Tensor) else images)
+        coder = self.format.coder(self.quality)
+        self._encode, self._decode = coder._encode, coder._decode

@@ -34,6 +34,9 @@ STYLES: dict[str, tuple[str, str]] = {
     "jpeg2000": (_GREY, "1"),
     "webp": (_ORANGE, "2"),
     "avif": (_GREEN, "3"),
+    "jpegxl": (_SKY, "4"),
+    "hevc": (_BROWN, "|"),
+    "vvc": (_PURPLE, "_"),
 }
 CLASSICAL_LINE = "--"
 

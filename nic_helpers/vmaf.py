@@ -12,10 +12,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import imageio_ffmpeg
 import torch
 from torch import Tensor
 
+from nic_helpers.command import ffmpeg
 from nic_helpers.images import check_images, to_uint8
 from nic_helpers.metrics import on_lists
 
@@ -49,7 +49,7 @@ def vmaf(a: Tensor, b: Tensor) -> Tensor:
     if min(a.shape[2:]) < VMAF_SMALLEST:
         return torch.full((len(a),), math.nan, dtype=torch.float64)
     size = f"{a.size(3)}x{a.size(2)}"
-    command = [_ffmpeg(), "-hide_banner", "-nostdin", "-loglevel", "error"]
+    command = [ffmpeg(), "-hide_banner", "-nostdin", "-loglevel", "error"]
     for name in ("other", "reference"):
         command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-video_size", size, "-framerate", "1", "-i", name]
     command += ["-lavfi", _GRAPH, "-f", "null", "-"]
@@ -61,16 +61,6 @@ def vmaf(a: Tensor, b: Tensor) -> Tensor:
     if len(scores) != len(a):
         raise RuntimeError(f"ffmpeg's libvmaf scored {len(scores)} images of {len(a)}")
     return torch.tensor(scores, dtype=torch.float64)
-
-
-def _ffmpeg() -> str:
-    try:
-        return imageio_ffmpeg.get_ffmpeg_exe()
-    except RuntimeError as error:
-        raise RuntimeError(
-            "VMAF needs ffmpeg, and imageio-ffmpeg has none for this machine: install one that has libvmaf, and name it "
-            "in IMAGEIO_FFMPEG_EXE"
-        ) from error
 
 
 def _run(command: list[str], folder: Path) -> dict:

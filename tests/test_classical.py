@@ -26,7 +26,7 @@ def test_qualities_are_ordered_by_rate(name, image):
 
 
 @pytest.mark.parametrize("name", CLASSICAL)
-@pytest.mark.parametrize("size", [(1, 1), (17, 31), (5000, 40)])
+@pytest.mark.parametrize("size", [(1, 1), (17, 31), (1500, 40)])
 def test_any_size_comes_back(name, size):
     x = torch.rand(1, 3, *size)
     codec = load_codec(name)
