@@ -11,7 +11,7 @@ from pytorch_msssim import ms_ssim as _ms_ssim
 from pytorch_msssim import ssim as _ssim
 from torch import Tensor
 
-from nic_helpers.codecs import Images, real_bpp
+from nic_helpers.codecs import Coded, Images, real_bpp
 from nic_helpers.images import check_images, to_8bit
 
 PSNR_CAP = 100.0  # dB; the PSNR of identical images is infinite, and is reported as this
@@ -102,12 +102,18 @@ def describe(codec) -> dict:
 
 
 def before_after(
-    codec, x: Images, x_adv: Images, names: list[str] | None = None, real_rate: bool = True
+    codec,
+    x: Images,
+    x_adv: Images,
+    names: list[str] | None = None,
+    real_rate: bool = True,
+    coded: tuple[Coded, Coded] | None = None,
 ) -> pd.DataFrame:
     """What an attack did to a codec: a DataFrame with one row per image.
 
     Parameters: x, x_adv [B, 3, H, W] (or lists of [3, H, W]) in [0, 1], source and attacked; ``names`` of the images;
-    ``real_rate=False`` leaves out the real bitstreams (and their columns), which saves the entropy coding.
+    ``real_rate=False`` leaves out the real bitstreams (and their columns), which saves the entropy coding; ``coded``: what
+    ``codec.roundtrip`` gave for x and for x', where that is known already.
 
     Columns, with C the codec and Q a full-reference quality (``psnr`` in dB, ``ssim``, ``ms_ssim``):
     ``Q_clean`` Q(x, C(x)) · ``Q_source`` Q(x, C(x')) · ``Q_own`` Q(x', C(x')) · ``Q_recon`` Q(C(x), C(x')) ·
@@ -119,8 +125,8 @@ def before_after(
     """
     if isinstance(x, Tensor) != isinstance(x_adv, Tensor) or len(x) != len(x_adv):
         raise ValueError("x and x_adv must be two batches of the same shape, or two lists of the same length")
-    if real_rate:
-        clean, attacked = codec.roundtrip(x), codec.roundtrip(x_adv)
+    if real_rate or coded:
+        clean, attacked = coded or (codec.roundtrip(x), codec.roundtrip(x_adv))
         rates = list(zip(real_bpp(clean.streams, x), real_bpp(attacked.streams, x), strict=True))
         clean, attacked = clean.x_hat, attacked.x_hat
     else:

@@ -1,0 +1,117 @@
+"""A sweep's rows on disk: one Parquet file a unit, whole or not there, in a folder that any Parquet reader opens.
+
+    FOLDER/rows/<unit's key>-<SHA-256 of the file, 12 digits>.parquet
+    FOLDER/failed/<unit's key>.json      what a unit that failed twice said
+
+A file is written beside its place and renamed, so that a program killed at any instant leaves whole files only; its name
+says what it must contain, so that a damaged one is found.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+
+
+class SweepError(RuntimeError):
+    """A sweep cannot go on; what is done is kept."""
+
+
+class Dataset:
+    """The rows of a sweep in ``folder``, made if it is not there."""
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self._rows, self._failed = self.folder / "rows", self.folder / "failed"
+        self._found: dict[str, Path] = {}
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """While this one writes: no other process may, and what a killed one left half-written is removed."""
+        self._rows.mkdir(parents=True, exist_ok=True)
+        self._failed.mkdir(exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise SweepError(
+                    f"another run is writing to {self.folder}: wait for it, or give another folder"
+                ) from error
+            for leftover in self.folder.rglob("*.part"):
+                leftover.unlink()
+            yield
+
+    def done(self) -> set[str]:
+        """The keys of the units whose rows are there and whole; damaged files are named in a warning and removed."""
+        self._found = {}
+        for path in sorted(self._rows.glob("*.parquet")):
+            key, _, digest = path.stem.partition("-")
+            if digest != _digest(path.read_bytes()):
+                warnings.warn(f"{path} is damaged: removed, its unit is done again", stacklevel=2)
+                path.unlink()
+            else:
+                self._found[key] = path
+        return set(self._found)
+
+    def write(self, key: str, table: pd.DataFrame) -> None:
+        """Store a unit's rows: all of them, or none."""
+        buffer = io.BytesIO()
+        table.to_parquet(buffer, index=False, compression="zstd")
+        content = buffer.getvalue()
+        target = self._rows / f"{key}-{_digest(content)}.parquet"
+        _write_whole(target, content)
+        self._found[key] = target
+        (self._failed / f"{key}.json").unlink(missing_ok=True)
+
+    def read(self, keys: Iterable[str] | None = None) -> pd.DataFrame:
+        """The rows of these units (default: of all), in the order of the keys."""
+        if not self._found:
+            self.done()
+        wanted = list(self._found) if keys is None else [k for k in keys if k in self._found]
+        if not wanted:
+            return pd.DataFrame()
+        return pd.concat([pd.read_parquet(self._found[k]) for k in wanted], ignore_index=True)
+
+    def add(self, table: pd.DataFrame) -> None:
+        """Take over rows that were read elsewhere, unit by unit: to go on with a study from its published table."""
+        with self.writing():
+            known = self.done()
+            for key, rows in table.groupby("unit", sort=False):
+                if key not in known:
+                    self.write(key, rows.reset_index(drop=True))
+
+    def fail(self, key: str, unit: str, error: str) -> None:
+        """Note that a unit failed, with its error."""
+        _write_whole(self._failed / f"{key}.json", json.dumps({"unit": unit, "error": error}, indent=1).encode())
+
+    def failures(self) -> dict[str, dict[str, str]]:
+        """Units that failed when they were last tried: key -> unit and error."""
+        return {p.stem: json.loads(p.read_text()) for p in sorted(self._failed.glob("*.json"))}
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _write_whole(target: Path, content: bytes) -> None:
+    temporary = target.with_name(target.name + ".part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise SweepError(
+            f"cannot write {target} ({error}): free some space, then run again; what is done is kept"
+        ) from error

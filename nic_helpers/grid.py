@@ -1,0 +1,298 @@
+"""A study as a grid of settings, cut into units: the smallest pieces of work that can be done, lost and done again alone.
+
+A unit attacks a few images in one way and measures what that did to one or more codecs. It is plain data: another
+process or machine that has this package can do it, and it is known by a hash of all that its rows depend on (settings,
+the weights' and the images' content).
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import compressai
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nic_helpers import __version__
+from nic_helpers.attacks import Attack
+from nic_helpers.classical import CLASSICAL
+from nic_helpers.codecs import Coded, load_codec
+from nic_helpers.images import centre_crop, load_named_images, to_uint8
+from nic_helpers.metrics import before_after
+from nic_helpers.models import ARCHITECTURES
+from nic_helpers.settings import get_device
+from nic_helpers.weights import load_weights
+
+SAME = 1e-4  # between a decoded image and the encoder's: a batch's last digits differ from an image's; a level is 4e-3
+CodecAt = tuple[str, float]  # a codec's name and quality
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """An attack with its objective (None: the attack's own, or those of the grid).
+
+    ``together``: one image against all of the grid's qualities of a codec at once, as ARDA does, not each by itself.
+    """
+
+    attack: Attack
+    objective: object | None = None
+    together: bool = False
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One piece of a study: ``attack`` on the codecs ``attacked`` (several: together), for the named images, measured on
+    each of ``measured``. ``key``: what its rows are stored under."""
+
+    attacked: tuple[CodecAt, ...]
+    measured: tuple[CodecAt, ...]
+    label: str
+    name: str
+    attack: Attack
+    objective_name: str
+    objective: object | None
+    defence: str
+    defend: Callable | None = field(repr=False)
+    weights: str
+    source: str
+    crop: int | None
+    images: tuple[str, ...]
+    verify: int
+    fingerprint: str = field(repr=False)  # of the weights and the images
+
+    @functools.cached_property
+    def key(self) -> str:
+        """20 hexadecimal digits that stand for everything this unit's rows depend on."""
+        parts = [self.attacked, self.measured, self.name, _said(self.attack), self.objective_name, _said(self.objective),
+                 self.defence, _said(self.defend), self.weights, self.source, self.crop, self.images, self.fingerprint]  # fmt: skip
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+
+    @property
+    def rows(self) -> int:
+        """How many rows it will have."""
+        return len(self.images) * len(self.measured)
+
+    def __str__(self) -> str:
+        what = f"{self.name} ({self.objective_name})" if self.objective_name else self.name
+        return (
+            f"{what} at {255 * self.attack.eps:g}/255 on {self.label}, {self.images[0]} and {len(self.images) - 1} more"
+        )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Every combination of what is listed.
+
+    ``codecs``: name -> qualities, each attacked by itself. ``ensembles``: label -> [(name, quality), …], attacked
+    together. ``attacks``: name -> :class:`Contestant` or attack; its eps and seed are replaced by those of ``budgets``
+    (on [0, 1]) and ``seeds``. ``objectives``: name -> objective, for the contestants without one. ``defences``: name ->
+    a function that puts a defence around a codec (a module's function or a frozen dataclass), or None. ``targets``: the
+    codecs it is measured on, name -> qualities; None: the attacked ones. ``images``: as in
+    :func:`nic_helpers.images.load_named_images`; ``crop``: pixels a side of their centre; ``every``: each how-manieth of
+    them; ``limit``: how many at most; ``shard``: images a unit.
+    ``verify``: images of a unit whose bitstreams are decoded again and compared.
+    """
+
+    codecs: Mapping[str, Sequence[float]]
+    attacks: Mapping[str, Contestant | Attack]
+    budgets: Sequence[float] = (8 / 255,)
+    objectives: Mapping[str, object] = field(default_factory=lambda: {"": None})
+    seeds: Sequence[int] = (0,)
+    defences: Mapping[str, Callable | None] = field(default_factory=lambda: {"none": None})
+    ensembles: Mapping[str, Sequence[CodecAt]] = field(default_factory=dict)
+    targets: Mapping[str, Sequence[float]] | None = None
+    weights: str = "bundled"
+    images: str = "bundled"
+    crop: int | None = None
+    every: int = 1
+    limit: int | None = None
+    shard: int = 8
+    verify: int = 1
+
+    def __post_init__(self):
+        for what in ("attacks", "budgets", "objectives", "seeds", "defences"):
+            if not getattr(self, what):
+                raise ValueError(f"a grid needs at least one of its {what}")
+        if not self.codecs and not self.ensembles:
+            raise ValueError("a grid needs at least one codec")
+        if self.shard < 1 or self.every < 1:
+            raise ValueError(f"shard and every must be at least 1 image, got {self.shard} and {self.every}")
+        for eps in self.budgets:
+            for contestant in self.attacks.values():
+                _attack(contestant).with_(eps=eps)  # which refuses impossible ones now, not in the night
+
+    def units(self) -> list[Unit]:
+        """All units, in the grid's order: codec by codec, so that a worker loads each once."""
+        images = images_of(self.images, self.crop)
+        names = list(images)[:: self.every][: self.limit]
+        shards = [tuple(names[k : k + self.shard]) for k in range(0, len(names), self.shard)]
+        targets = tuple((n, q) for n, qualities in (self.targets or {}).items() for q in qualities)
+        units = []
+        for label, attacked, chosen in self._attacked():
+            measured = targets or attacked
+            fingerprint = _fingerprint(self.weights, (*attacked, *measured))
+            for name, contestant in chosen.items():
+                own = contestant.objective if isinstance(contestant, Contestant) else None
+                objectives = {"": own} if own is not None else self.objectives
+                for eps, seed in ((e, s) for e in self.budgets for s in self.seeds):
+                    attack = _attack(contestant).with_(eps=eps, seed=seed)
+                    for (wanted, objective), (defence, defend) in _pairs(objectives, self.defences):
+                        for shard in shards:
+                            content = hashlib.sha256(b"".join(to_uint8(images[n]).tobytes() for n in shard)).hexdigest()
+                            units.append(Unit(attacked, measured, label, name, attack, wanted, objective, defence, defend,
+                                              self.weights, self.images, self.crop, shard, self.verify,
+                                              fingerprint + content))  # fmt: skip
+        return units
+
+    def _attacked(self) -> Iterator[tuple[str, tuple[CodecAt, ...], dict]]:
+        """(label, codecs attacked together, attacks) of every group."""
+        alone = {n: c for n, c in self.attacks.items() if not getattr(c, "together", False)}
+        together = {n: c for n, c in self.attacks.items() if n not in alone}
+        for name, qualities in self.codecs.items():
+            for quality in qualities:
+                if alone:
+                    yield f"{name} {quality:g}", ((name, quality),), alone
+            if together:
+                label = f"{name} {'+'.join(f'{q:g}' for q in qualities)}"
+                yield label, tuple((name, q) for q in qualities), together
+        for label, members in self.ensembles.items():
+            yield label, tuple(map(tuple, members)), self.attacks
+
+
+def _pairs(first: Mapping, second: Mapping) -> Iterator[tuple]:
+    return ((a, b) for a in first.items() for b in second.items())
+
+
+def _attack(contestant: Contestant | Attack) -> Attack:
+    return contestant.attack if isinstance(contestant, Contestant) else contestant
+
+
+def _said(part) -> str:
+    """A part of a unit as text that is the same in every process."""
+    if inspect.isfunction(part) or inspect.isclass(part):
+        if "<" in part.__qualname__:
+            raise ValueError(f"{part.__qualname__}: give a module's function or a frozen dataclass; this one has no name "
+                             "by which another process could find it")  # fmt: skip
+        return f"{part.__module__}.{part.__qualname__}"
+    text = repr(part)
+    if " at 0x" in text:
+        raise ValueError(f"{text} has no text that is the same in every process: make it a frozen dataclass")
+    return text
+
+
+@functools.lru_cache(maxsize=4)
+def images_of(source: str, crop: int | None) -> dict[str, Tensor]:
+    images = load_named_images(source)
+    return {n: centre_crop(x, crop) for n, x in images.items()} if crop else images
+
+
+@functools.lru_cache(maxsize=64)
+def _weights_sha256(name: str, quality: float, weights: str) -> str:
+    return "" if name in CLASSICAL else load_weights(name, int(quality), weights).sha256
+
+
+def _fingerprint(weights: str, codecs: Sequence[CodecAt]) -> str:
+    return "".join(_weights_sha256(n, q, weights) for n, q in codecs)
+
+
+# ------------------------------------------------------------------------------------------------------- its cost
+def expected_gradients(attack: Attack) -> float:
+    """Gradient evaluations of an attack on one image, from its settings (a query counts as a third of one)."""
+    if not attack.needs_gradient:
+        return getattr(attack, "queries", 0) / 3
+    return getattr(attack, "steps", 1) * getattr(attack, "restarts", 1) + getattr(attack, "reach", 0)
+
+
+def relative_cost(unit: Unit) -> float:
+    """How long a unit takes beside others: gradient evaluations and codings, weighed by what a codec's layers cost."""
+
+    def weight(name: str) -> float:
+        return 3.0 if name in ARCHITECTURES and ARCHITECTURES[name].residual else 1.0
+
+    attack = expected_gradients(unit.attack) * sum(weight(n) for n, _ in unit.attacked)
+    return len(unit.images) * (attack + 4 * sum(weight(n) for n, _ in unit.measured))
+
+
+# ------------------------------------------------------------------------------------------------------- its work
+@functools.lru_cache(maxsize=32)
+def codec_at(name: str, quality: float, weights: str):
+    """A codec, loaded once in each process."""
+    if name in ARCHITECTURES:
+        return load_codec(name, int(quality), weights)
+    return load_codec(name, quality)
+
+
+@functools.lru_cache(maxsize=256)
+def _clean(
+    name: str, quality: float, weights: str, defend, source: str, crop: int | None, images: tuple[str, ...]
+) -> Coded:
+    """A codec's real streams and reconstructions of a shard's clean images: the same for every attack on it."""
+    codec = codec_at(name, quality, weights)
+    return (defend(codec) if defend else codec).roundtrip(_batch(source, crop, images))
+
+
+def _batch(source: str, crop: int | None, images: tuple[str, ...]) -> Tensor | list[Tensor]:
+    chosen = [images_of(source, crop)[n] for n in images]
+    return torch.stack(chosen) if len({x.shape for x in chosen}) == 1 else chosen
+
+
+def run_unit(unit: Unit) -> pd.DataFrame:
+    """Do a unit: its rows, one an image and measured codec, as of :func:`nic_helpers.metrics.before_after`.
+
+    Beside those columns: ``unit``, ``attacked``, ``attack``, ``objective``, ``defence``, ``eps_255``, ``norm``, ``seed``,
+    ``settings``; ``gradients`` and ``seconds`` (of the attack) an image, ``rss_mib`` (the most memory the process has
+    held so far; on a GPU, what the unit took there), ``device``, ``versions``. ``decoded``: True where the attacked
+    image's bitstream was decoded and gave the encoder's reconstruction.
+    """
+    device = get_device()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    x = _batch(unit.source, unit.crop, unit.images)
+
+    def defended(codec):
+        return unit.defend(codec) if unit.defend else codec
+
+    attacked = [defended(codec_at(n, q, unit.weights)) for n, q in unit.attacked]
+    began = time.perf_counter()
+    result = unit.attack(attacked if len(attacked) > 1 else attacked[0], x, unit.objective)
+    seconds = (time.perf_counter() - began) / len(unit.images)
+    tables = []
+    for name, quality in unit.measured:
+        codec = defended(codec_at(name, quality, unit.weights))
+        clean = _clean(name, quality, unit.weights, unit.defend, unit.source, unit.crop, unit.images)
+        coded = codec.roundtrip(result.x_adv)
+        table = before_after(codec, x, result.x_adv, list(unit.images), coded=(clean, coded))
+        decoded = [True] * min(unit.verify, len(unit.images)) + [False] * max(0, len(unit.images) - unit.verify)
+        for k in range(sum(decoded)):
+            back = codec.decode([coded.streams[k]])[0]
+            if float((back.cpu() - coded.x_hat[k].cpu()).abs().max()) > SAME:
+                raise RuntimeError(
+                    f"{codec.label} decodes {unit.images[k]}'s bitstream to something else than it encoded"
+                )
+        tables.append(table.assign(decoded=decoded))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform == "linux" else 2**20)
+    if device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+    attack = unit.attack
+    return pd.concat(tables, ignore_index=True).assign(
+        attacked=unit.label, attack=unit.name, objective=unit.objective_name, defence=unit.defence,
+        eps_255=round(255 * attack.eps, 6), norm=attack.norm, seed=attack.seed, settings=f"{attack!r} {unit.objective!r}",
+        gradients=result.gradients, seconds=seconds, rss_mib=peak, device=str(device), versions=versions(), unit=unit.key,
+    )  # fmt: skip
+
+
+@functools.cache
+def versions() -> str:
+    """What computed a row: the project's, torch's, CompressAI's and Python's versions."""
+    return (f"nic_helpers {__version__}, torch {torch.__version__}, compressai {compressai.__version__}, "
+            f"Python {platform.python_version()}")  # fmt: skip

@@ -1,0 +1,141 @@
+"""The course's own studies as grids: who is attacked, how, on what (notebooks 08 and 09).
+
+python -m nic_helpers.sweep robustness --profile standard --dry-run
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pandas as pd
+
+from nic_helpers import attacks, sweep
+from nic_helpers.course import PROFILES, build_dir
+from nic_helpers.grid import Contestant, Grid
+from nic_helpers.models import ARCHITECTURES
+from nic_helpers.objectives import DIRECTIONS
+from nic_helpers.settings import data_dir
+
+NAMES = ("robustness", "transfer")
+ARCHS = (
+    "bmshj2018-factorized",
+    "bmshj2018-hyperprior",
+    "mbt2018-mean",
+    "mbt2018",
+    "cheng2020-anchor",
+    "cheng2020-attn",
+)
+CLASSICAL_TARGETS = {
+    "jpeg": (30,),
+    "jpeg2000": (48,),
+    "webp": (40,),
+    "avif": (50,),
+    "jpegxl": (3,),
+    "hevc": (34,),
+    "vvc": (36,),
+}
+EPS = 8 / 255
+
+
+def _sign(steps: int) -> dict[str, attacks.Attack]:
+    """Noise, and the attacks that bound every sample."""
+    return {
+        "uniform noise": attacks.RandomNoise(EPS),
+        "sign noise": attacks.RandomNoise(EPS, kind="sign"),
+        "FGSM": attacks.FGSM(EPS),
+        "PGD": attacks.PGD(EPS, steps=steps),
+        "APGD": attacks.APGD(EPS, steps=steps),
+        "I-FGSM": attacks.IFGSM(EPS, steps=steps),
+        "MI-FGSM": attacks.MIFGSM(EPS, steps=steps),
+    }
+
+
+def _adam(steps: int, reach: int, ftda: int) -> dict[str, Contestant]:
+    """The attacks that bound the root mean square, and aim at rate and distortion."""
+    srda = {
+        f"SRDA {name}": Contestant(attacks.SRDA(EPS, angle=angle, steps=steps, reach=reach))
+        for name, angle in DIRECTIONS.items()
+    }
+    arda = Contestant(attacks.ARDA(EPS, angle=90.0, steps=steps, reach=reach), together=True)
+    return srda | {"ARDA": arda, "FTDA": Contestant(attacks.FTDA(EPS, steps=ftda))}
+
+
+def grids_of(study: str, profile: str) -> tuple[Grid, ...]:
+    """A study's grids at a profile, the most telling first: what is done when time runs out is worth having."""
+    if study not in NAMES or profile not in PROFILES:
+        raise ValueError(
+            f"no study {study!r} at profile {profile!r}: there are {', '.join(NAMES)} at {', '.join(PROFILES)}"
+        )
+    return {"robustness": _robustness, "transfer": _transfer}[study](profile)
+
+
+def _robustness(profile: str) -> tuple[Grid, ...]:
+    if profile == "quick":  # a miniature: two codecs, two images, every kind of attack
+        common = {
+            "codecs": {"bmshj2018-hyperprior": (1, 6), "mbt2018": (1, 6)},
+            "crop": 64,
+            "limit": 2,
+            "budgets": (EPS,),
+        }
+        some = {k: v for k, v in _sign(4).items() if k in ("sign noise", "FGSM", "PGD", "APGD")}
+        adam = {k: v for k, v in _adam(4, 2, 8).items() if k in ("SRDA rate", "SRDA distortion", "ARDA", "FTDA")}
+        return (Grid(attacks=some | adam, **common),)
+    if profile == "standard":  # fitted to six hours of one CPU core
+        common = {"codecs": dict.fromkeys(ARCHS, (1, 3, 6)), "budgets": (2 / 255, EPS), "images": "kodak", "crop": 256}
+        sign = _sign(10)
+        first = {k: sign.pop(k) for k in ("sign noise", "FGSM", "PGD", "APGD")}
+        return (Grid(attacks=first, shard=8, **common), Grid(attacks=sign, shard=8, **common),
+                Grid(attacks=_adam(20, 10, 100), every=4, shard=6, **common))  # fmt: skip
+    ladder = tuple(k / 255 for k in (1, 2, 4, 8, 16))
+    common = {"codecs": {a: tuple(q for q in ARCHITECTURES[a].qualities if q <= 6) for a in ARCHS}, "weights": "zoo",
+              "images": "kodak", "budgets": ladder, "shard": 4}  # fmt: skip
+    return (Grid(attacks=_sign(100), **common), Grid(attacks=_adam(100, 30, 1001), **common))
+
+
+def _transfer(profile: str) -> tuple[Grid, ...]:
+    how = {"PGD": attacks.PGD(EPS, steps=10), "DI-FGSM": attacks.DIFGSM(EPS, steps=10)}
+    noise = {"sign noise": attacks.RandomNoise(EPS, kind="sign")}
+    if profile == "quick":
+        codecs = {"bmshj2018-hyperprior": (1, 6), "cheng2020-anchor": (1,)}
+        common = {"crop": 64, "limit": 2, "targets": codecs | {"jpeg": (30,), "vvc": (36,)}}
+        together = {"three together": [(n, q) for n, qualities in codecs.items() for q in qualities]}
+        return (Grid(codecs=codecs, attacks={"PGD": how["PGD"].with_(steps=4)}, **common),
+                Grid(codecs={}, ensembles=together, attacks={"PGD": how["PGD"].with_(steps=4)}, **common))  # fmt: skip
+    weights, qualities = ("bundled", (1, 3, 6)) if profile == "standard" else ("zoo", (1, 3, 6))
+    codecs = dict.fromkeys(ARCHS, qualities)
+    common = {"targets": codecs | CLASSICAL_TARGETS, "images": "kodak", "weights": weights}
+    common |= {"crop": 256, "every": 4, "shard": 6} if profile == "standard" else {"shard": 4}
+    # three that share neither transforms nor entropy model with all others: does what breaks them all travel further?
+    together = {
+        "hyperprior, mbt2018 and cheng2020-anchor 3": [
+            ("bmshj2018-hyperprior", 3),
+            ("mbt2018", 3),
+            ("cheng2020-anchor", 3),
+        ]
+    }
+    return (Grid(codecs=codecs, attacks={"PGD": how["PGD"]}, **common),
+            Grid(codecs={"bmshj2018-hyperprior": (3,)}, attacks=noise, **common),
+            Grid(codecs={}, ensembles=together, attacks=how, **common),
+            Grid(codecs=dict.fromkeys(ARCHS, (3,)), attacks={"DI-FGSM": how["DI-FGSM"]}, **common))  # fmt: skip
+
+
+def folder(study: str, profile: str) -> Path:
+    """Where a study's rows are kept while it runs."""
+    return build_dir() / "sweep" / f"{study}-{profile}"
+
+
+def rows(study: str, profile: str, jobs: int | None = None) -> pd.DataFrame:
+    """A study's rows: what is missing is done now (NIC_SWEEP_HOURS: for so long at most), and all there are returned."""
+    hours = float(os.environ.get("NIC_SWEEP_HOURS") or "inf")
+    return sweep.run(grids_of(study, profile), folder(study, profile), jobs=jobs or (1 if profile == "quick" else os.cpu_count() or 1),
+                     seconds=3600 * hours)  # fmt: skip
+
+
+def published(notebook: str, name: str) -> pd.DataFrame:
+    """The committed rows of the last standard run; FileNotFoundError, saying how they are made, if there are none."""
+    path = data_dir() / "results" / f"{notebook}_{name}.parquet"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: restore it with git checkout, or make it with ./run_all.sh --only "
+                                f"{notebook} --profile standard --publish")  # fmt: skip
+    return pd.read_parquet(path)

@@ -1,0 +1,364 @@
+"""Run a grid: resumable, on one process, several, or a cluster.
+
+    table = sweep.run(grid, "build/sweep/mine")                    # here
+    table = sweep.run(grid, "build/sweep/mine", jobs=2)            # two processes
+    table = sweep.run(grid, "build/sweep/mine", executor=client.get_executor())       # Dask, or any concurrent.futures
+
+python -m nic_helpers.sweep standard --dry-run                     # the course's own studies: see nic_helpers.study
+
+Units that are done are never done again. However a run ends, the same call goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+import warnings
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
+from pathlib import Path
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from nic_helpers import attacks, grid
+from nic_helpers.codecs import NeuralCodec
+from nic_helpers.dataset import Dataset, SweepError
+from nic_helpers.grid import Grid, Unit
+from nic_helpers.images import load_images
+from nic_helpers.metrics import before_after
+from nic_helpers.models import ARCHITECTURES
+from nic_helpers.settings import get_device
+from nic_helpers.weights import Weights
+
+ATTEMPTS = 2  # of a unit, before its error is recorded and the rest goes on
+_BROKEN = "the executor broke: one of its processes was killed. What is done is kept; run again"
+AHEAD = 3  # units handed out for each worker: enough to keep it busy, few enough to lose little
+
+
+class _Here(Executor):
+    """An executor that does the work at once, in this process."""
+
+    def submit(self, fn, /, *args, **kwargs) -> Future:
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+
+class _Processes(Executor):
+    """Processes of this machine, each with its share of the cores; renewed when one of them is killed."""
+
+    def __init__(self, jobs: int):
+        self._jobs, self._pool = jobs, None
+
+    def submit(self, fn, /, *args, **kwargs) -> Future:
+        if self._pool is None:
+            threads = max(1, (os.cpu_count() or 1) // self._jobs)
+            self._pool = ProcessPoolExecutor(
+                self._jobs, multiprocessing.get_context("spawn"), _begin_worker, (threads,)
+            )
+        return self._pool.submit(fn, *args, **kwargs)
+
+    def renew(self) -> None:
+        """Forget the processes; the next unit starts new ones."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = None
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the processes at once: a unit that is not finished is not kept anyway."""
+        if self._pool is not None:
+            running = list((self._pool._processes or {}).values())
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            for process in running:
+                process.terminate()
+            for process in running:
+                process.join()
+            self._pool = None
+
+
+def _begin_worker(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
+    torch.set_num_threads(threads)
+
+
+def _executor(executor: Executor | None, jobs: int, stack: ExitStack) -> tuple[Executor, int]:
+    """What does the work, and how many units to hand out at a time."""
+    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if executor is None and address:
+        from distributed import Client
+
+        try:
+            client = stack.enter_context(Client(address, timeout=20))
+        except (OSError, TimeoutError) as error:
+            raise SweepError(
+                f"no Dask scheduler at DASK_SCHEDULER_ADDRESS={address}: {error}. Start one, or unset it"
+            ) from error
+        workers = sum(client.nthreads().values())
+        print(f"Dask's scheduler at {address}: {workers} worker threads", file=sys.stderr)
+        executor = client.get_executor(pure=False, retries=2)
+        return executor, AHEAD * max(1, workers)
+    if executor is not None:
+        workers = getattr(executor, "_max_workers", None) or _dask_threads(executor) or 4
+        return executor, AHEAD * workers
+    if jobs > 1:
+        pool = _Processes(jobs)
+        stack.callback(pool.shutdown)
+        return pool, AHEAD * jobs
+    return _Here(), 1
+
+
+def _dask_threads(executor: Executor) -> int:
+    client = getattr(executor, "_client", None)
+    return sum(client.nthreads().values()) if client is not None else 0
+
+
+def units_of(study: Grid | Sequence[Grid]) -> list[Unit]:
+    """The units of one grid, or of several in their order, each once."""
+    grids = [study] if isinstance(study, Grid) else study
+    return list({u.key: u for g in grids for u in g.units()}.values())
+
+
+def run(
+    study: Grid | Sequence[Grid],
+    folder: str | Path,
+    *,
+    executor: Executor | None = None,
+    jobs: int = 1,
+    progress: bool = True,
+    seconds: float = math.inf,
+) -> pd.DataFrame:
+    """Do all units of a grid (or of several, in turn) that ``folder`` has not got yet; returns the rows of all, in order.
+
+    ``executor``: anything that submits like :mod:`concurrent.futures` (it is not shut down here); otherwise Dask's where
+    ``DASK_SCHEDULER_ADDRESS`` is set; otherwise ``jobs`` processes of this machine (1: this process). Rows are written
+    here, by one process, so workers need no common disk; they need this package, its data folder and the images.
+    ``seconds``: hand out no more units after so long, finish those at work, and return what there is (a cluster's job
+    has a limit).
+
+    A unit that fails is tried once more, then recorded with its error, and the rest goes on; a warning names them at the
+    end, and the next run tries them again. Raises :class:`SweepError` where nothing can go on: a full disk, another run
+    in the same folder, a broken executor.
+    """
+    units = units_of(study)
+    data = Dataset(folder)
+    with ExitStack() as stack:
+        stack.enter_context(data.writing())
+        done = data.done()
+        missing = [u for u in units if u.key not in done]
+        if missing:
+            pool, window = _executor(executor, jobs, stack)
+            bar = stack.enter_context(_bar(units, missing, progress))
+            _work(missing, data, pool, window, bar, time.monotonic() + seconds)
+    failed = {k: v for k, v in data.failures().items() if k in {u.key for u in units}}
+    if failed:
+        first = next(iter(failed.values()))
+        warnings.warn(f"{len(failed)} of {len(units)} units failed and are missing from the rows; the first: {first['unit']}: "
+                      f"{first['error'].splitlines()[-1]}. See {data.folder / 'failed'}; the next run tries them again.",
+                      stacklevel=2)  # fmt: skip
+    return data.read(u.key for u in units)
+
+
+def _bar(units: list[Unit], missing: list[Unit], progress: bool) -> tqdm:
+    """A progress bar in which a costly unit counts for more, so that its time left can be believed."""
+    total, left = (sum(map(grid.relative_cost, which)) for which in (units, missing))
+    bar = tqdm(total=total, initial=total - left, disable=not progress, unit="", mininterval=1,
+               bar_format="{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}")  # fmt: skip
+    bar.set_postfix_str(f"{len(units) - len(missing)} of {len(units)} units")
+    bar.units_done, bar.units = len(units) - len(missing), len(units)
+    return bar
+
+
+def _work(missing: list[Unit], data: Dataset, pool: Executor, window: int, bar: tqdm, until: float) -> None:
+    waiting, running, attempts = deque(missing), {}, {}
+    suspects: set[str] = set()  # in flight when a process was killed: from then on alone, to see which one kills it
+
+    def failed(unit: Unit, error: BaseException) -> None:
+        attempts[unit.key] = attempts.get(unit.key, 0) + 1
+        if attempts[unit.key] < ATTEMPTS:
+            waiting.appendleft(unit)
+        else:
+            data.fail(unit.key, str(unit), "".join(traceback.format_exception(error)))
+
+    try:
+        while waiting or running:
+            if time.monotonic() > until:
+                waiting.clear()
+            while waiting and len(running) < (1 if suspects else window):
+                unit = next((u for u in waiting if u.key in suspects), waiting[0])
+                waiting.remove(unit)
+                try:
+                    running[pool.submit(grid.run_unit, unit)] = unit
+                except BrokenProcessPool:
+                    waiting.appendleft(unit)
+                    if not isinstance(pool, _Processes):
+                        raise SweepError(_BROKEN) from None
+                    if not running:
+                        pool.renew()
+                    break
+                if isinstance(pool, _Here):
+                    break
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            broken = [f for f in running if f.done() and isinstance(f.exception(), BrokenProcessPool)]
+            if broken:
+                if not isinstance(pool, _Processes):
+                    raise SweepError(
+                        "the executor broke: one of its processes was killed. What is done is kept; run again"
+                    )
+                alone = len(running) == 1
+                for future, unit in list(running.items()):
+                    del running[future]
+                    if alone:
+                        failed(unit, future.exception())
+                        suspects.discard(unit.key)
+                    else:
+                        suspects.add(unit.key)
+                        waiting.appendleft(unit)
+                pool.renew()
+                continue
+            for future in finished:
+                unit = running.pop(future)
+                suspects.discard(unit.key)
+                error = future.exception()
+                if isinstance(error, SweepError):
+                    raise error
+                if error is not None:
+                    failed(unit, error)
+                    if attempts[unit.key] < ATTEMPTS:
+                        continue
+                else:
+                    data.write(unit.key, future.result())
+                bar.units_done += 1
+                bar.set_postfix_str(f"{bar.units_done} of {bar.units} units", refresh=False)
+                bar.update(grid.relative_cost(unit))
+    except BaseException as error:
+        for future in running:
+            future.cancel()
+        if isinstance(error, KeyboardInterrupt):
+            print(f"\nInterrupted: {bar.units_done} of {bar.units} units are done and kept in {data.folder}; "
+                  "the same command goes on.", file=sys.stderr)  # fmt: skip
+        raise
+
+
+# ------------------------------------------------------------------------------------------------------- what it costs
+def pace(name: str, quality: float, weights: str, pixels: int) -> dict[str, float]:
+    """Seconds of a gradient evaluation and of coding and measuring, an image of ``pixels``, timed now on this device.
+
+    ``guessed``: 1 where the weights are not at hand, so that random ones of the published size were timed.
+    """
+    x = load_images("bundled")[0][None]
+    scale, guessed = pixels / x[0, 0].numel(), 0.0
+    try:
+        codec = grid.codec_at(name, quality, weights)
+    except (ConnectionError, FileNotFoundError, ValueError):
+        codec, guessed = _random(name, int(quality)), 1.0
+    attack = attacks.PGD(8 / 255, steps=4)
+    took = {"gradient": 0.0}
+    if codec.differentiable:
+        attack.with_(steps=1)(codec, x)
+        began = time.perf_counter()
+        attack(codec, x)
+        took["gradient"] = (time.perf_counter() - began) / attack.steps * scale
+    began = time.perf_counter()
+    # random weights spend bits that no trained codec does: their coding time is that of the bundled ones, where there are
+    coder = grid.codec_at(name, 3, "bundled") if guessed else codec
+    before_after(coder, x, x, coded=(coder.roundtrip(x),) * 2)
+    took["coding"] = (time.perf_counter() - began) * scale
+    return took | {"guessed": guessed}
+
+
+def _random(name: str, quality: int) -> NeuralCodec:
+    arch = ARCHITECTURES[name]
+    model = arch.build(*arch.published_widths[quality])
+    return NeuralCodec(name, quality, Weights(model.state_dict(), "random", name, "00" * 32, 0.01), get_device())
+
+
+def costs(study: Grid | Sequence[Grid], folder: str | Path | None = None) -> pd.DataFrame:
+    """What a study costs on this device: a row a unit, with its gradients, seconds, and whether it is done."""
+    units = units_of(study)
+    done = Dataset(folder).done() if folder and Path(folder).is_dir() else set()
+    paces = {}
+    for unit in tqdm(units, desc="timing the codecs", leave=False):
+        pixels = grid.images_of(unit.source, unit.crop)[unit.images[0]][0].numel()
+        for codec in (*unit.attacked, *unit.measured):
+            if (*codec, unit.weights) not in paces:
+                paces[*codec, unit.weights] = pace(*codec, unit.weights, pixels)
+    rows = []
+    for u in units:
+        gradients = grid.expected_gradients(u.attack) * len(u.images)
+        seconds = sum(paces[*c, u.weights]["gradient"] for c in u.attacked) * gradients
+        seconds += sum(paces[*c, u.weights]["coding"] for c in u.measured) * len(u.images)
+        rows.append({"attacked": u.label, "attack": u.name, "units": 1, "images": len(u.images), "gradients": gradients,
+                     "seconds": seconds, "done": u.key in done, "seconds_left": 0.0 if u.key in done else seconds,
+                     "guessed": max(paces[*c, u.weights]["guessed"] for c in (*u.attacked, *u.measured))})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def plan(study: Grid | Sequence[Grid], folder: str | Path | None, jobs: int) -> str:
+    """The dry run: units, what is done, and hours, as text."""
+    table = costs(study, folder)
+    by_codec = table.groupby("attacked", sort=False).agg(
+        units=("units", "sum"), done=("done", "sum"), gradients=("gradients", "sum"), hours=("seconds", "sum"),
+        left=("seconds_left", "sum"),
+    )  # fmt: skip
+    by_codec[["hours", "left"]] /= 3600
+    hours, left = table["seconds"].sum() / 3600, table["seconds_left"].sum() / 3600
+    lines = [by_codec.to_string(float_format=lambda v: f"{v:.2f}"), "",
+             f"{len(table)} units, {int(table['done'].sum())} of them done; {table['gradients'].sum():,.0f} gradient evaluations",
+             f"{hours:.1f} hours of this device ({get_device()}), {left:.1f} of them left; with {jobs} process"
+             f"{'es' * (jobs > 1)} about {left / jobs:.1f} hours from now"]  # fmt: skip
+    if table["guessed"].any():
+        lines.append("Timed with random weights of the published size, as the weights themselves are not at hand: "
+                     + ", ".join(dict.fromkeys(table.loc[table["guessed"] > 0, "attacked"])))  # fmt: skip
+    return "\n".join(lines)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line; exit status 0 if all units are done, 1 if some failed, 2 for a usage error, 130 after Ctrl-C."""
+    from nic_helpers import study
+
+    p = argparse.ArgumentParser(prog="python -m nic_helpers.sweep", description="Run one of the course's studies.")
+    p.add_argument("study", choices=study.NAMES, help="which")
+    p.add_argument("--profile", default="standard", choices=list(study.PROFILES))
+    p.add_argument("--out", type=Path, help="folder of the rows (default: build/sweep/STUDY-PROFILE)")
+    p.add_argument("--jobs", type=int, default=1, help="processes side by side (default 1)")
+    p.add_argument("--dry-run", action="store_true", help="units, cost and what is done; do nothing")
+    p.add_argument(
+        "--from", dest="table", type=Path, help="a published table (Parquet) whose rows are taken over first"
+    )
+    p.add_argument("--save", type=Path, help="write all rows to this one Parquet file")
+    a = p.parse_args(argv)
+    chosen, out = study.grids_of(a.study, a.profile), a.out or study.folder(a.study, a.profile)
+    try:
+        if a.table:
+            Dataset(out).add(pd.read_parquet(a.table))
+        if a.dry_run:
+            print(plan(chosen, out, a.jobs))
+            return 0
+        table = run(chosen, out, jobs=a.jobs)
+        if a.save:
+            table.to_parquet(a.save, index=False, compression="zstd")
+        print(f"{len(table)} rows of {table['unit'].nunique() if len(table) else 0} units in {out}")
+        return 1 if Dataset(out).failures() else 0
+    except (SweepError, OSError, ValueError) as error:
+        print(f"sweep: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
