@@ -135,6 +135,7 @@ class Grid:
         """All units, in the grid's order: codec by codec, so that a worker loads each once."""
         images = images_of(self.images, self.crop)
         names = list(images)[:: self.every][: self.limit]
+        digests = {n: hashlib.sha256(to_uint8(images[n]).tobytes()).hexdigest() for n in names}
         shards = [tuple(names[k : k + self.shard]) for k in range(0, len(names), self.shard)]
         targets = tuple((n, q) for n, qualities in (self.targets or {}).items() for q in qualities)
         units = []
@@ -148,7 +149,7 @@ class Grid:
                     attack = _attack(contestant).with_(eps=eps, seed=seed)
                     for (wanted, objective), (defence, defend) in _pairs(objectives, self.defences):
                         for shard in shards:
-                            content = hashlib.sha256(b"".join(to_uint8(images[n]).tobytes() for n in shard)).hexdigest()
+                            content = "".join(digests[n] for n in shard)
                             units.append(Unit(attacked, measured, label, name, attack, wanted, objective, defence, defend,
                                               self.weights, self.images, self.crop, shard, self.verify,
                                               fingerprint + content))  # fmt: skip

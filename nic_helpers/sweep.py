@@ -43,6 +43,7 @@ from nic_helpers.weights import Weights
 
 ATTEMPTS = 2  # of a unit, before its error is recorded and the rest goes on
 _BROKEN = "the executor broke: one of its processes was killed. What is done is kept; run again"
+PATIENCE = 20  # seconds, for a cluster to answer
 AHEAD = 3  # units handed out for each worker: enough to keep it busy, few enough to lose little
 
 
@@ -102,7 +103,7 @@ def _executor(executor: Executor | None, jobs: int, stack: ExitStack) -> tuple[E
         from distributed import Client
 
         try:
-            client = stack.enter_context(Client(address, timeout=20))
+            client = stack.enter_context(Client(address, timeout=PATIENCE))
         except (OSError, TimeoutError) as error:
             raise SweepError(
                 f"no Dask scheduler at DASK_SCHEDULER_ADDRESS={address}: {error}. Start one, or unset it"

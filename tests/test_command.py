@@ -9,9 +9,8 @@ import torch
 
 from nic_helpers import attacks, load_images, metrics
 from nic_helpers.bitstream import BitstreamError
-from nic_helpers.command import ffmpeg
 from nic_helpers.codecs import real_bpp
-from nic_helpers.command import CommandCodec, run_command
+from nic_helpers.command import CommandCodec, ffmpeg, run_command
 
 FFMPEG = [ffmpeg(), "-hide_banner", "-nostdin", "-loglevel", "error", "-y"]
 

@@ -1,0 +1,131 @@
+import dataclasses
+
+import pytest
+
+from nic_helpers import attacks, grid, study
+from nic_helpers.grid import Contestant, Grid, expected_gradients, run_unit
+from nic_helpers.objectives import Rate
+
+EPS = 8 / 255
+SMALL = {"crop": 48, "limit": 2}
+
+
+def small(**changes):
+    chosen = {"codecs": {"bmshj2018-hyperprior": (1,)}, "attacks": {"FGSM": attacks.FGSM(EPS)}}
+    return Grid(**(SMALL | chosen | changes))
+
+
+def blurred(codec):
+    """A defence that a process can find by its name."""
+    return codec
+
+
+def test_every_combination_is_a_unit_once():
+    g = small(codecs={"bmshj2018-hyperprior": (1, 6), "jpeg": (30,)}, attacks={"noise": attacks.RandomNoise(EPS)},
+              budgets=(2 / 255, EPS), seeds=(0, 1, 2), limit=3, shard=2, defences={"none": None, "blur": blurred})  # fmt: skip
+    units = g.units()
+    assert len(units) == 3 * 2 * 3 * 2 * 2 == len({u.key for u in units})
+    assert {(u.attack.eps, u.attack.seed) for u in units} == {(e, s) for e in (2 / 255, EPS) for s in range(3)}
+    assert [u.images for u in units[:2]] == [("astronaut", "chelsea"), ("coffee",)]
+
+
+def test_a_key_is_the_same_everywhere_and_changes_with_what_rows_depend_on(monkeypatch):
+    (unit,) = small().units()
+    assert unit.key == small().units()[0].key == dataclasses.replace(unit, label="other words").key
+    for other in (small(budgets=(4 / 255,)), small(seeds=(1,)), small(crop=64), small(limit=1), small(verify=1, weights="bundled",
+                  attacks={"FGSM": attacks.FGSM(EPS, restarts=2)}), small(objectives={"rate": Rate()}), small(defences={"blur": blurred}),
+                  small(codecs={"bmshj2018-hyperprior": (2,)}), small(targets={"jpeg": (30,)})):  # fmt: skip
+        assert other.units()[0].key != unit.key
+    assert dataclasses.replace(unit, fingerprint=unit.fingerprint[::-1]).key != unit.key  # other weights or pixels
+
+
+def test_what_no_other_process_could_know_is_refused():
+    for defence in (lambda codec: codec, object()):
+        with pytest.raises(ValueError, match="process"):
+            _ = [u.key for u in small(defences={"mine": defence}).units()]
+
+
+@pytest.mark.parametrize("changes, says", [
+    ({"attacks": {}}, "at least one of its attacks"), ({"budgets": ()}, "budgets"), ({"codecs": {}}, "at least one codec"),
+    ({"shard": 0}, "shard"), ({"budgets": (8,)}, "eps must be in"), ({"budgets": (0.001,)}, "8-bit level"),
+])  # fmt: skip
+def test_impossible_grids_are_refused_at_once(changes, says):
+    with pytest.raises(ValueError, match=says):
+        small(**changes)
+
+
+def test_a_unit_s_rows_say_what_was_done_and_by_what():
+    (unit,) = small(attacks={"PGD": attacks.PGD(EPS, steps=3)}).units()
+    rows = run_unit(unit)
+    assert len(rows) == unit.rows == 2 and list(rows["image"]) == list(unit.images)
+    assert set(rows["decoded"]) == {True, False} and (rows["gradients"] == 3).all() and (rows["eps_255"] == 8).all()
+    assert (rows["unit"] == unit.key).all() and rows["weights_sha256"].str.len().eq(12).all()
+    assert (
+        rows["versions"].str.contains("nic_helpers .*torch .*compressai .*Python").all()
+        and (rows["rss_mib"] > 50).all()
+    )
+    again = run_unit(unit).drop(columns=["seconds", "rss_mib"])
+    assert rows.drop(columns=["seconds", "rss_mib"]).equals(again)
+
+
+def test_an_attack_on_one_codec_is_measured_on_others():
+    rows = run_unit(small(targets={"bmshj2018-hyperprior": (1, 6), "jpeg": (30,)}, limit=1).units()[0])
+    assert list(zip(rows["codec"], rows["quality"], strict=True)) == [
+        ("bmshj2018-hyperprior", 1),
+        ("bmshj2018-hyperprior", 6),
+        ("jpeg", 30),
+    ]
+    assert rows["psnr_input"].nunique() == 1 and (rows["attacked"] == "bmshj2018-hyperprior 1").all()
+    assert rows["psnr_recon"][0] < rows["psnr_recon"][1]
+
+
+def test_contestants_that_attack_together_do_so_once():
+    together = Contestant(attacks.ARDA(EPS, steps=2, reach=1), together=True)
+    g = small(codecs={"bmshj2018-hyperprior": (1, 6)}, attacks={"ARDA": together, "FGSM": attacks.FGSM(EPS)}, limit=1)
+    assert [(u.label, u.name) for u in g.units()] == [
+        ("bmshj2018-hyperprior 1", "FGSM"), ("bmshj2018-hyperprior 6", "FGSM"), ("bmshj2018-hyperprior 1+6", "ARDA")]  # fmt: skip
+    rows = run_unit(g.units()[-1])
+    assert list(rows["quality"]) == [1, 6] and rows["linf"].nunique() == 1
+
+
+def test_ensembles_are_attacked_as_one():
+    members = [("bmshj2018-hyperprior", 1), ("bmshj2018-hyperprior", 6)]
+    (unit,) = small(codecs={}, ensembles={"both": members}, limit=1).units()
+    assert unit.attacked == tuple(members) and len(run_unit(unit)) == 2
+
+
+def test_a_codec_that_does_not_decode_what_it_encoded_is_found(monkeypatch):
+    (unit,) = small(codecs={"jpeg": (30,)}, attacks={"noise": attacks.RandomNoise(EPS)}).units()
+    grid._clean.cache_clear()
+    codec = grid.codec_at("jpeg", 30, "bundled")
+    decode = codec.decode
+    monkeypatch.setattr(codec, "decode", lambda streams: 1 - decode(streams))
+    with pytest.raises(RuntimeError, match="something else than it encoded"):
+        run_unit(unit)
+
+
+@pytest.mark.parametrize("attack, gradients", [
+    (attacks.RandomNoise(EPS), 0), (attacks.FGSM(EPS, restarts=3), 3), (attacks.PGD(EPS, steps=5, restarts=2), 10),
+    (attacks.APGD(EPS, steps=7), 7), (attacks.SRDA(EPS, steps=4, reach=3), 7), (attacks.FTDA(EPS, steps=6), 6),
+    (attacks.Square(EPS, queries=30), 10),
+])  # fmt: skip
+def test_the_expected_cost_is_what_an_attack_takes(attack, gradients, hyperprior, x):
+    assert expected_gradients(attack) == gradients
+    if attack.needs_gradient:
+        assert attack(hyperprior, x[:1]).gradients <= gradients
+
+
+@pytest.mark.parametrize("name", study.NAMES)
+def test_the_course_s_studies_are_grids_at_every_profile(name, monkeypatch):
+    monkeypatch.setattr(grid, "_weights_sha256", lambda *a: "0" * 64)  # the zoo's are not needed to plan
+    monkeypatch.setattr(
+        grid, "load_named_images", lambda source: dict.fromkeys(map(str, range(24)), grid.torch.zeros(3, 64, 64))
+    )
+    grid.images_of.cache_clear()
+    counts = [sum(len(g.units()) for g in study.grids_of(name, p)) for p in study.PROFILES]
+    grid.images_of.cache_clear()
+    assert 0 < counts[0] < counts[1] < counts[2]
+    units = [u for g in study.grids_of(name, "standard") for u in g.units()]
+    assert len({n for u in units for n, _ in u.attacked}) >= 6 and len({q for u in units for _, q in u.attacked}) >= 3
+    with pytest.raises(ValueError, match="there are robustness, transfer"):
+        study.grids_of("nonsense", "quick")

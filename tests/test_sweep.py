@@ -1,0 +1,231 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from nic_helpers import attacks, sweep
+from nic_helpers.dataset import Dataset, SweepError
+from nic_helpers.grid import Grid
+
+EPS = 8 / 255
+VARYING = ["seconds", "rss_mib"]  # the only columns that may differ between two runs
+GRID = {"codecs": {"bmshj2018-hyperprior": (1, 6)}, "crop": 48, "limit": 3, "shard": 1,
+        "attacks": {"noise": attacks.RandomNoise(EPS), "FGSM": attacks.FGSM(EPS), "PGD": attacks.PGD(EPS, steps=6)}}  # fmt: skip
+SCRIPT = f"""
+import sys
+from nic_helpers import attacks, sweep
+from nic_helpers.attacks import *
+from nic_helpers.grid import Grid
+sweep.run(Grid(**{GRID!r}), sys.argv[1], jobs=int(sys.argv[2]))
+"""
+
+
+def grid(**changes):
+    return Grid(**(GRID | changes))
+
+
+def same(a, b):
+    a, b = (t.drop(columns=VARYING).sort_values(["unit", "image"], ignore_index=True) for t in (a, b))
+    return a.equals(b)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return sweep.run(grid(), tmp_path_factory.mktemp("undisturbed"), progress=False)
+
+
+def start(folder, jobs=1):
+    # a session of its own, so that it can be killed with its workers, as the system would
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder), str(jobs)], stderr=subprocess.PIPE,
+                            text=True, start_new_session=True)  # fmt: skip
+
+
+def wait_for(folder, count, process=None, limit=120):
+    """Until so many units are stored."""
+    began = time.monotonic()
+    while len(list(Path(folder).glob("rows/*.parquet"))) < count:
+        assert time.monotonic() - began < limit and (process is None or process.poll() is None)
+        time.sleep(0.02)
+
+
+def test_a_sweep_has_all_rows_in_order_and_does_nothing_twice(undisturbed, tmp_path, monkeypatch):
+    units = grid().units()
+    assert list(undisturbed["unit"]) == [u.key for u in units for _ in range(u.rows)]
+    Dataset(tmp_path).add(undisturbed)
+    monkeypatch.setattr(sweep.grid, "run_unit", lambda unit: pytest.fail("it was done already"))
+    assert sweep.run(grid(), tmp_path, progress=False).equals(undisturbed)
+
+
+def test_killed_at_any_instant_it_ends_with_the_rows_of_an_undisturbed_run(undisturbed, tmp_path):
+    total = len(grid().units())
+    for stop_at in (1, total // 2):
+        process = start(tmp_path)
+        wait_for(tmp_path, stop_at, process)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        kept = len(Dataset(tmp_path).done())
+        assert stop_at <= kept < total
+    damaged = next(tmp_path.glob("rows/*.parquet"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.warns(UserWarning, match="is damaged"):
+        table = sweep.run(grid(), tmp_path, progress=False)
+    assert same(table, undisturbed)
+
+
+def test_ctrl_c_leaves_a_clean_state_and_says_how_to_go_on(undisturbed, tmp_path):
+    process = start(tmp_path, jobs=2)
+    wait_for(tmp_path, 1, process)
+    os.killpg(process.pid, signal.SIGINT)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode and "units are done and kept" in said and "the same command goes on" in said
+    assert not list(tmp_path.rglob("*.part"))
+    kept = Dataset(tmp_path).read()
+    assert same(kept, undisturbed[undisturbed["unit"].isin(kept["unit"])])
+    assert same(sweep.run(grid(), tmp_path, progress=False), undisturbed)
+
+
+def broken(codec):
+    """A defence that fails."""
+    raise ArithmeticError("this defence cannot be")
+
+
+def deadly(codec):
+    """A defence that has its process killed, as the system does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_unit_that_fails_is_tried_twice_recorded_and_the_rest_goes_on(tmp_path, monkeypatch):
+    tried, run_unit = [], sweep.grid.run_unit
+    monkeypatch.setattr(sweep.grid, "run_unit", lambda unit: tried.append(unit.key) or run_unit(unit))
+    one = grid(defences={"broken": broken, "none": None}, limit=1, attacks={"noise": attacks.RandomNoise(EPS)})
+    with pytest.warns(
+        UserWarning, match="2 of 4 units failed.*ArithmeticError: this defence cannot be.*tries them again"
+    ):
+        table = sweep.run(one, tmp_path, progress=False)
+    assert len(tried) == 6 and set(table["defence"]) == {"none"} and len(table) == 2
+    assert all(
+        "ArithmeticError" in f["error"] and "noise at 8/255" in f["unit"] for f in Dataset(tmp_path).failures().values()
+    )
+
+
+def test_a_process_that_is_killed_costs_only_the_unit_that_kills_it(tmp_path):
+    some = grid(
+        defences={"none": None, "deadly": deadly},
+        codecs={"jpeg": (30,)},
+        limit=1,
+        attacks={"noise": attacks.RandomNoise(EPS)},
+    )
+    with pytest.warns(UserWarning, match="1 of 2 units failed"):
+        table = sweep.run(some, tmp_path, jobs=2, progress=False)
+    assert len(table) == 1 and set(table["defence"]) == {"none"}
+
+
+def test_any_executor_of_concurrent_futures_does(undisturbed, tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        assert same(sweep.run(grid(), tmp_path, executor=pool, progress=False), undisturbed)
+        assert pool.submit(int, "1").result() == 1  # it was lent, and is not shut down
+
+
+def test_a_time_limit_ends_it_early_with_what_is_done(undisturbed, tmp_path):
+    assert len(sweep.run(grid(), tmp_path, seconds=0, progress=False)) == 0
+    first = sweep.run(grid(), tmp_path, seconds=0.2, progress=False)
+    assert 0 < len(first) < len(undisturbed)
+    assert same(sweep.run(grid(), tmp_path, progress=False), undisturbed)
+
+
+def test_a_full_disk_stops_it(tmp_path, monkeypatch):
+    def full(self, key, table):
+        raise SweepError("cannot write …: free some space, then run again")
+
+    monkeypatch.setattr(Dataset, "write", full)
+    with pytest.raises(SweepError, match="free some space"):
+        sweep.run(grid(limit=1), tmp_path, progress=False)
+
+
+def test_the_dry_run_tells_units_cost_and_what_is_done_and_does_nothing(undisturbed, tmp_path):
+    Dataset(tmp_path).add(undisturbed[undisturbed["quality"] == 1])
+    table = sweep.costs(grid(), tmp_path)
+    assert len(table) == 18 and table["done"].sum() == 9 and (table["seconds"] > 0).all()
+    assert table.loc[table["done"], "seconds_left"].eq(0).all()
+    assert table.groupby("attack")["gradients"].sum().to_dict() == {"noise": 0, "FGSM": 6, "PGD": 36}
+    text = sweep.plan(grid(), tmp_path, jobs=2)
+    assert "18 units, 9 of them done; 42 gradient evaluations" in text and "with 2 processes" in text
+    assert len(Dataset(tmp_path).done()) == 9
+
+
+def test_codecs_whose_weights_are_not_at_hand_are_timed_with_random_ones(tmp_path, monkeypatch, closed_port):
+    monkeypatch.setattr(sweep.grid, "_weights_sha256", lambda *a: "0" * 64)
+    monkeypatch.setenv("NIC_ZOO_URL", closed_port)
+    text = sweep.plan(grid(weights="zoo", codecs={"bmshj2018-factorized": (1,)}), tmp_path, jobs=1)
+    assert "random weights of the published size" in text and "bmshj2018-factorized 1" in text
+
+
+def test_the_command_line(tmp_path, capsys):
+    assert sweep.main(["robustness", "--profile", "quick", "--out", str(tmp_path / "missing" / "x"), "--dry-run"]) == 0
+    assert "hours of this device" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        sweep.main(["nonsense"])
+    with Dataset(tmp_path).writing():
+        assert sweep.main(["transfer", "--profile", "quick", "--out", str(tmp_path)]) == 2
+    assert "another run is writing" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------------- Dask
+@pytest.fixture
+def cluster(tmp_path):
+    """A real scheduler and two worker processes on the loopback interface: its address, and the workers."""
+    where = tmp_path / "scheduler.json"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-W", "ignore", "-m", "distributed.cli"]
+    scheduler = subprocess.Popen([*dask[:-1], "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
+                                  "--scheduler-file", str(where)], cwd=tmp_path, **quiet)  # fmt: skip
+    began = time.monotonic()
+    while not where.is_file() or not where.read_text():
+        assert scheduler.poll() is None and time.monotonic() - began < 60
+        time.sleep(0.1)
+    address = json.loads(where.read_text())["address"]
+    worker = [*dask[:-1], "distributed.cli.dask_worker", address, "--host", "127.0.0.1", "--nthreads", "1", "--no-nanny",
+              "--no-dashboard", "--local-directory", str(tmp_path)]  # fmt: skip
+    workers = [subprocess.Popen(worker, cwd=tmp_path, **quiet) for _ in range(2)]
+    yield address, workers
+    for process in (*workers, scheduler):
+        process.kill()
+        process.wait()
+
+
+def test_dask_s_workers_do_it_and_one_may_be_killed(undisturbed, tmp_path, cluster, monkeypatch):
+    from distributed import Client
+
+    address, workers = cluster
+    with Client(address, timeout=30) as client:
+        client.wait_for_workers(2, timeout=60)
+        folder = tmp_path / "rows"
+
+        def kill():
+            wait_for(folder, 4)
+            workers[0].kill()
+
+        assassin = threading.Thread(target=kill)
+        assassin.start()
+        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", address)
+        table = sweep.run(grid(), folder, progress=False)
+        assassin.join()
+        assert same(table, undisturbed) and workers[0].poll() is not None
+        loads = client.run(lambda: sys.modules["nic_helpers.grid"].codec_at.cache_info())
+        assert len(loads) == 1 and all(info.misses <= 2 < info.hits for info in loads.values())
+
+
+def test_a_scheduler_that_is_not_there_is_named(tmp_path, monkeypatch, closed_port):
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", closed_port.replace("http", "tcp"))
+    monkeypatch.setattr(sweep, "PATIENCE", 1)
+    with warnings.catch_warnings(), pytest.raises(SweepError, match="no Dask scheduler at DASK_SCHEDULER_ADDRESS"):
+        warnings.simplefilter("ignore")
+        sweep.run(grid(), tmp_path, progress=False)
