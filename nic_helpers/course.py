@@ -100,6 +100,13 @@ class Run:
                    "torch": torch.__version__, "compressai": compressai.__version__}  # fmt: skip
         table.assign(**made_by).to_csv(folder / f"{self.notebook}_{name}.csv", index=False, float_format="%.6g")
 
+    def save_rows(self, table: pd.DataFrame, name: str) -> None:
+        """Write a study's rows as Parquet into the run's results folder, as ``NN_name``, numbers in single precision."""
+        folder = build_dir() / "results"
+        folder.mkdir(parents=True, exist_ok=True)
+        numbers = dict.fromkeys(table.select_dtypes("float64").columns, "float32")
+        table.astype(numbers).to_parquet(folder / f"{self.notebook}_{name}.parquet", index=False, compression="zstd")
+
 
 def begin(notebook: str, profile: str = "quick", seed: int = 0, whole: bool = False, lossless_only: bool = False,
           limit: int | None = None, source: str | None = None) -> Run:  # fmt: skip

@@ -37,6 +37,11 @@ def _low_share(delta) -> float:
     return float(haar_low(delta).pow(2).sum() / delta.pow(2).sum())
 
 
+def _jpeg_apart(x, x_adv) -> float:
+    jpeg = load_codec("jpeg", 30)
+    return _psnr_mean(jpeg.reconstruct(x), jpeg.reconstruct(x_adv))
+
+
 def _share_of_z(codec, x) -> float:
     """z's share (%) of all the bytes of real files."""
     streams = codec.encode(x)
@@ -165,6 +170,27 @@ EXERCISES: dict[str, Exercise] = {
             )["delta_source"].mean()
         ),
         0.05, "attacks.MADC(eps=rms_at(38), steps=10)(codec, x, objectives.Distortion('source')); column 'delta_source'",
+    ),
+    "08.1": Exercise(
+        lambda strongest: float((strongest["attack"] == "APGD").mean()),
+        1e-3, "the mean of strongest['attack'] == 'APGD'",
+    ),
+    "08.2": Exercise(lambda main: float(main["bpp_ratio"].max()), 0.01, "main['bpp_ratio'].max()"),
+    "08.3": Exercise(
+        lambda at_eps: float(at_eps.groupby("attack")["psnr_recon"].mean()[["sign noise", "PGD"]].diff().abs().iloc[1]),
+        0.02, "at_eps.groupby('attack')['psnr_recon'].mean(), and the difference of two of its entries",
+    ),
+    "09.1": Exercise(
+        lambda matrix: float(matrix.loc["cheng2020-anchor 3", "bmshj2018-hyperprior 3"]),
+        0.01, "matrix.loc[attack made for, coded by]",
+    ),
+    "09.2": Exercise(
+        lambda matrix: float(sum(matrix.loc[n, n] for n in matrix.index) / len(matrix)),
+        0.01, "the mean of matrix.loc[n, n] for n in matrix.index",
+    ),
+    "09.3": Exercise(
+        lambda codec, x: _jpeg_apart(x, PGD(eps=8 / 255)(codec, x).x_adv),
+        0.05, "attacks.PGD(eps=8/255)(source, example).x_adv, then metrics.psnr of load_codec('jpeg', 30).reconstruct of both",
     ),
 }  # fmt: skip
 

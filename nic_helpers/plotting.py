@@ -13,6 +13,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from nic_helpers.classical import CLASSICAL
 from nic_helpers.images import to_uint8
 from nic_helpers.stats import rate_difference, summarise
 
@@ -109,7 +110,7 @@ def rd_curves(table: pd.DataFrame, quality: str = "psnr", ax=None, published: pd
     transform = (lambda v: -10 * np.log10(1 - v)) if quality == "ms_ssim" else (lambda v: v)
     for codec, curve in means.groupby("codec", sort=False):
         curve = curve.sort_values("bpp")
-        classical = codec.split("-")[0] in ("jpeg", "jpeg2000", "webp", "avif")
+        classical = codec in CLASSICAL
         ax.plot(curve["bpp"], transform(curve[quality]), CLASSICAL_LINE if classical else "-", label=codec,
                 lw=1.2 if classical else 2, **style(codec))  # fmt: skip
     if published is not None:
@@ -215,4 +216,25 @@ def heat(ax, values, title: str, label: str, cmap: str = "magma", vmin: float | 
     ax.set_title(title, fontsize=10)
     ax.axis("off")
     ax.figure.colorbar(shown, ax=ax, label=label, shrink=0.8)
+    return ax
+
+
+def heat_table(ax, table: pd.DataFrame, label: str, digits: int = 1, **options):
+    """A table of numbers as a heat map with the numbers in it; ``options`` as of seaborn's ``heatmap``."""
+    sns.heatmap(table, ax=ax, annot=True, fmt=f".{digits}f", annot_kws={"fontsize": 8}, linewidths=0.5,
+                cbar_kws={"label": label, "pad": 0.01}, **options)  # fmt: skip
+    ax.set(xlabel="", ylabel="")
+    ax.tick_params(axis="x", rotation=90)
+    ax.tick_params(axis="y", rotation=0)
+    return ax
+
+
+def intervals(ax, table: pd.DataFrame, label: str):
+    """Means with their intervals, one below the other: ``table`` has ``mean``, ``low``, ``high`` and a row for each
+    (codec, quality)."""
+    for y, ((codec, _), row) in enumerate(table.iterrows()):
+        error = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
+        ax.errorbar(row["mean"], -y, xerr=error, lw=1.5, capsize=3, ms=7, markeredgecolor="black", **style(codec))
+    ax.set_yticks(range(0, -len(table), -1), [f"{codec} q{quality:g}" for codec, quality in table.index])
+    ax.set_xlabel(label)
     return ax

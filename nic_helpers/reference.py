@@ -1,4 +1,4 @@
-"""Published rate–distortion points on Kodak, to draw beside our own."""
+"""Published numbers to put beside our own: rate–distortion points on Kodak, and codecs under attack."""
 
 from __future__ import annotations
 
@@ -30,3 +30,19 @@ def published(codecs: list[str]) -> pd.DataFrame:
         for c in codecs
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+#: Our codec's name -> what Wu et al. (2024) call the same architecture.
+WU_NAMES = {
+    "bmshj2018-factorized": "Balle2016",
+    "bmshj2018-hyperprior": "Balle2018",
+    "mbt2018": "Minnen2018",
+    "cheng2020-anchor": "Cheng2020",
+}
+
+
+def published_attacks(source: str) -> pd.DataFrame:
+    """Rows of the published numbers under attack whose source contains this text: ``source``, ``setting``, ``codec``,
+    ``quality``, ``attack``, ``quantity``, ``clean``, ``attacked``."""
+    table = pd.read_csv(data_dir() / "reference" / "robustness_published.csv")
+    return table[table["source"].str.contains(source, regex=False)].reset_index(drop=True)

@@ -4,6 +4,7 @@
 ``NIC_KODAK_DIR``   a folder with kodim01.png … kodim24.png, instead of downloading them
 ``NIC_KODAK_URL``   a mirror of the Kodak images
 ``NIC_ZOO_URL``     a mirror of CompressAI's model zoo
+``NIC_SWEEP_HOURS`` how long notebooks 08 and 09 may compute rows of their studies (default: until all are there)
 ``NIC_DEVICE``      ``cpu``, ``cuda``, ``cuda:1`` … (default: the first GPU if there is one)
 """
 
@@ -31,3 +32,12 @@ def get_device(device: str | torch.device | None = None) -> torch.device:
             f"device {name!r} was asked for, but torch sees no GPU: use device='cpu' or unset NIC_DEVICE"
         )
     return chosen
+
+
+def sweep_seconds() -> float:
+    """``NIC_SWEEP_HOURS`` in seconds; infinite where it is not set."""
+    hours = os.environ.get("NIC_SWEEP_HOURS") or "inf"
+    try:
+        return 3600 * float(hours)
+    except ValueError:
+        raise ValueError(f"NIC_SWEEP_HOURS is a number of hours, got {hours!r}") from None

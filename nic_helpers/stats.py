@@ -111,3 +111,25 @@ def rate_difference(
 ) -> float:
     """Bytes (%, negative: fewer) at one point's own quality, against a curve interpolated there."""
     return 100 * (point[rate] / rate_at(reference, point[quality], quality, rate) - 1)
+
+
+def ranking(scores: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> pd.DataFrame:
+    """Who is ahead, and how sure that is: ``scores`` has a row an image and a column a contestant, higher is better.
+
+    Returns a row a contestant, best mean first: ``mean``, ``low``, ``high`` (95 % interval), ``rank`` 1 …, and
+    ``rank_low``, ``rank_high``, the ranks it takes in 95 % of bootstrap samples of the images (the same images for all).
+    """
+    if scores.isna().any(axis=None) or scores.empty:
+        raise ValueError(
+            "ranking needs a value for every image and contestant: leave incomplete images out, and say so"
+        )
+    values = scores.to_numpy(dtype=float)
+    rng = np.random.default_rng(seed)
+    means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
+    ranks = 1 + (-means).argsort(1).argsort(1)
+    table = pd.DataFrame({"mean": values.mean(0), "low": np.quantile(means, 0.025, 0), "high": np.quantile(means, 0.975, 0),
+                          "rank_low": np.quantile(ranks, 0.025, 0, method="lower"),
+                          "rank_high": np.quantile(ranks, 0.975, 0, method="higher")}, index=scores.columns)  # fmt: skip
+    table = table.sort_values("mean", ascending=False)
+    table.insert(0, "rank", range(1, len(table) + 1))
+    return table

@@ -15,7 +15,7 @@ from nic_helpers.course import PROFILES, build_dir
 from nic_helpers.grid import Contestant, Grid
 from nic_helpers.models import ARCHITECTURES
 from nic_helpers.objectives import DIRECTIONS
-from nic_helpers.settings import data_dir
+from nic_helpers.settings import data_dir, sweep_seconds
 
 NAMES = ("robustness", "transfer")
 ARCHS = (
@@ -57,20 +57,23 @@ def _adam(steps: int, reach: int, ftda: int) -> dict[str, Contestant]:
         f"SRDA {name}": Contestant(attacks.SRDA(EPS, angle=angle, steps=steps, reach=reach))
         for name, angle in DIRECTIONS.items()
     }
-    arda = Contestant(attacks.ARDA(EPS, angle=90.0, steps=steps, reach=reach), together=True)
-    return srda | {"ARDA": arda, "FTDA": Contestant(attacks.FTDA(EPS, steps=ftda))}
+    arda = {
+        f"ARDA {name}": Contestant(attacks.ARDA(EPS, angle=DIRECTIONS[name], steps=steps, reach=reach), together=True)
+        for name in ("rate", "both", "distortion")
+    }
+    return srda | arda | {"FTDA": Contestant(attacks.FTDA(EPS, steps=ftda))}
 
 
-def grids_of(study: str, profile: str) -> tuple[Grid, ...]:
+def grids_of(study: str, profile: str, seed: int = 0) -> tuple[Grid, ...]:
     """A study's grids at a profile, the most telling first: what is done when time runs out is worth having."""
     if study not in NAMES or profile not in PROFILES:
         raise ValueError(
             f"no study {study!r} at profile {profile!r}: there are {', '.join(NAMES)} at {', '.join(PROFILES)}"
         )
-    return {"robustness": _robustness, "transfer": _transfer}[study](profile)
+    return {"robustness": _robustness, "transfer": _transfer}[study](profile, (seed,))
 
 
-def _robustness(profile: str) -> tuple[Grid, ...]:
+def _robustness(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     if profile == "quick":  # a miniature: two codecs, two images, every kind of attack
         common = {
             "codecs": {"bmshj2018-hyperprior": (1, 6), "mbt2018": (1, 6)},
@@ -79,32 +82,38 @@ def _robustness(profile: str) -> tuple[Grid, ...]:
             "budgets": (EPS,),
         }
         some = {k: v for k, v in _sign(4).items() if k in ("sign noise", "FGSM", "PGD", "APGD")}
-        adam = {k: v for k, v in _adam(4, 2, 8).items() if k in ("SRDA rate", "SRDA distortion", "ARDA", "FTDA")}
+        adam = {k: v for k, v in _adam(4, 2, 8).items() if k in ("SRDA rate", "SRDA distortion", "ARDA rate", "FTDA")}
         return (Grid(attacks=some | adam, **common),)
     if profile == "standard":  # fitted to six hours of one CPU core
-        common = {"codecs": dict.fromkeys(ARCHS, (1, 3, 6)), "budgets": (2 / 255, EPS), "images": "kodak", "crop": 256}
+        common = {
+            "codecs": dict.fromkeys(ARCHS, (1, 3, 6)),
+            "budgets": (2 / 255, EPS),
+            "images": "kodak",
+            "crop": 256,
+            "seeds": seeds,
+        }
         sign = _sign(10)
         first = {k: sign.pop(k) for k in ("sign noise", "FGSM", "PGD", "APGD")}
         return (Grid(attacks=first, shard=8, **common), Grid(attacks=sign, shard=8, **common),
                 Grid(attacks=_adam(20, 10, 100), every=4, shard=6, **common))  # fmt: skip
     ladder = tuple(k / 255 for k in (1, 2, 4, 8, 16))
     common = {"codecs": {a: tuple(q for q in ARCHITECTURES[a].qualities if q <= 6) for a in ARCHS}, "weights": "zoo",
-              "images": "kodak", "budgets": ladder, "shard": 4}  # fmt: skip
+              "images": "kodak", "budgets": ladder, "shard": 4, "seeds": seeds}  # fmt: skip
     return (Grid(attacks=_sign(100), **common), Grid(attacks=_adam(100, 30, 1001), **common))
 
 
-def _transfer(profile: str) -> tuple[Grid, ...]:
+def _transfer(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     how = {"PGD": attacks.PGD(EPS, steps=10), "DI-FGSM": attacks.DIFGSM(EPS, steps=10)}
     noise = {"sign noise": attacks.RandomNoise(EPS, kind="sign")}
     if profile == "quick":
         codecs = {"bmshj2018-hyperprior": (1, 6), "cheng2020-anchor": (1,)}
-        common = {"crop": 64, "limit": 2, "targets": codecs | {"jpeg": (30,), "vvc": (36,)}}
+        common = {"crop": 64, "limit": 2, "seeds": seeds, "targets": codecs | {"jpeg": (30,), "vvc": (36,)}}
         together = {"three together": [(n, q) for n, qualities in codecs.items() for q in qualities]}
         return (Grid(codecs=codecs, attacks={"PGD": how["PGD"].with_(steps=4)}, **common),
                 Grid(codecs={}, ensembles=together, attacks={"PGD": how["PGD"].with_(steps=4)}, **common))  # fmt: skip
     weights, qualities = ("bundled", (1, 3, 6)) if profile == "standard" else ("zoo", (1, 3, 6))
     codecs = dict.fromkeys(ARCHS, qualities)
-    common = {"targets": codecs | CLASSICAL_TARGETS, "images": "kodak", "weights": weights}
+    common = {"targets": codecs | CLASSICAL_TARGETS, "images": "kodak", "weights": weights, "seeds": seeds}
     common |= {"crop": 256, "every": 4, "shard": 6} if profile == "standard" else {"shard": 4}
     # three that share neither transforms nor entropy model with all others: does what breaks them all travel further?
     together = {
@@ -125,11 +134,10 @@ def folder(study: str, profile: str) -> Path:
     return build_dir() / "sweep" / f"{study}-{profile}"
 
 
-def rows(study: str, profile: str, jobs: int | None = None) -> pd.DataFrame:
-    """A study's rows: what is missing is done now (NIC_SWEEP_HOURS: for so long at most), and all there are returned."""
-    hours = float(os.environ.get("NIC_SWEEP_HOURS") or "inf")
-    return sweep.run(grids_of(study, profile), folder(study, profile), jobs=jobs or (1 if profile == "quick" else os.cpu_count() or 1),
-                     seconds=3600 * hours)  # fmt: skip
+def rows(study: str, profile: str, seed: int = 0) -> pd.DataFrame:
+    """A study's rows: what is missing is done now (for NIC_SWEEP_HOURS at most), and all there are returned."""
+    jobs = 1 if profile == "quick" else os.cpu_count() or 1
+    return sweep.run(grids_of(study, profile, seed), folder(study, profile), jobs=jobs, seconds=sweep_seconds())
 
 
 def published(notebook: str, name: str) -> pd.DataFrame:

@@ -62,14 +62,14 @@ class _Here(Executor):
 class _Processes(Executor):
     """Processes of this machine, each with its share of the cores; renewed when one of them is killed."""
 
-    def __init__(self, jobs: int):
+    def __init__(self, jobs: int, threads: int | None = None):
         self._jobs, self._pool = jobs, None
+        self._threads = threads or max(1, (os.cpu_count() or 1) // jobs)
 
     def submit(self, fn, /, *args, **kwargs) -> Future:
         if self._pool is None:
-            threads = max(1, (os.cpu_count() or 1) // self._jobs)
             self._pool = ProcessPoolExecutor(
-                self._jobs, multiprocessing.get_context("spawn"), _begin_worker, (threads,)
+                self._jobs, multiprocessing.get_context("spawn"), _begin_worker, (self._threads,)
             )
         return self._pool.submit(fn, *args, **kwargs)
 

@@ -59,3 +59,12 @@ def test_the_new_attack_is_mi_fgsm_without_momentum_and_another_with_it(page, hy
     settings = {"alpha": 2 / 255, "steps": 4}
     assert torch.equal(images(page["NIFGSM"](EPS, mu=0.0, **settings)), images(attacks.IFGSM(EPS, **settings)))
     assert not torch.equal(images(page["NIFGSM"](EPS, **settings)), images(attacks.MIFGSM(EPS, **settings)))
+
+
+def test_the_page_on_scaling_runs(tmp_path, monkeypatch):
+    text = (PROJECT / "docs" / "scaling.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(block, "scaling.md", "exec"), names)
+    assert len(names["rows"]) == 3 * 2 * 2 and (tmp_path / "build" / "sweep" / "example" / "rows").is_dir()

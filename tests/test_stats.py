@@ -60,3 +60,20 @@ def test_summary_keeps_the_worst_image_and_the_blow_ups():
     table = pd.DataFrame({"codec": "a", "image": ["p", "q"], "psnr_recon": [10.0, 30.0], "blow_up": [True, False]})
     row = stats.summarise(table, "psnr_recon", ["codec"]).iloc[0]
     assert (row["mean"], row["worst"], row["worst_image"], row["blow_ups"]) == (20, 10, "p", 0.5)
+
+
+def test_a_ranking_says_how_sure_it_is():
+    rng = np.random.default_rng(0)
+    hard = rng.normal(0, 5, 40)  # images differ far more than contestants, and alike for all of them
+    scores = pd.DataFrame(
+        {"last": hard, "first": hard + 3, "tied": hard + 1, "tied too": hard + 1 + rng.normal(0, 0.1, 40)}
+    )
+    table = stats.ranking(scores)
+    assert list(table.index[[0, 3]]) == ["first", "last"] and list(table["rank"]) == [1, 2, 3, 4]
+    assert (table.loc["first", ["rank_low", "rank_high"]] == 1).all() and (
+        table.loc["last", ["rank_low", "rank_high"]] == 4
+    ).all()
+    assert (table.loc["tied", "rank_low"], table.loc["tied", "rank_high"]) == (2, 3)
+    assert ((table["low"] < table["mean"]) & (table["mean"] < table["high"])).all()
+    with pytest.raises(ValueError, match="every image and contestant"):
+        stats.ranking(scores.assign(gap=np.nan))

@@ -1,0 +1,93 @@
+"""What a sweep costs, and what a second worker brings: the tables of docs/scaling.md.
+
+python benchmarks/scaling.py            # hours of this device for settings × images, from steps timed now
+python benchmarks/scaling.py --workers  # one and two processes on the same grid, in turns
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+
+import pandas as pd
+
+from nic_helpers import attacks, grid, sweep
+from nic_helpers.grid import Grid
+from nic_helpers.models import ARCHITECTURES
+from nic_helpers.settings import get_device
+
+EPS = 8 / 255
+CODECS = (
+    "bmshj2018-factorized",
+    "bmshj2018-hyperprior",
+    "mbt2018-mean",
+    "mbt2018",
+    "cheng2020-anchor",
+    "cheng2020-attn",
+)
+SETTINGS = {"noise": 0, "FGSM": 1, "PGD, 10 steps": 10, "SRDA, 6 × 30 steps": 180, "FTDA, 1001 steps": 1001}
+IMAGES = (24, 1_000, 1_000_000)
+
+
+def cost(weights: str, quality: int, pixels: int) -> pd.DataFrame:
+    """Hours of this device, a row a codec and setting, a column a number of images."""
+    rows = []
+    for name in CODECS:
+        pace = sweep.pace(name, quality, weights, pixels)
+        for setting, gradients in SETTINGS.items():
+            seconds = gradients * pace["gradient"] + pace["coding"]
+            rows.append({"codec": f"{name} q{quality}", "setting": setting, "s an image": seconds}
+                        | {f"{n:,} images (h)": n * seconds / 3600 for n in IMAGES})  # fmt: skip
+        where = "random weights of the published size" if pace["guessed"] else f"{weights} weights"
+        print(
+            f"{name}: {pace['gradient']:.3f} s a gradient, {pace['coding']:.3f} s to code and measure ({where})",
+            flush=True,
+        )
+    return pd.DataFrame(rows)
+
+
+def workers(rounds: int) -> None:
+    """Seconds of one grid with one and with two processes, taking turns; each thread-for-thread alike."""
+    study = Grid(codecs={"bmshj2018-hyperprior": (1, 3, 6)}, attacks={"PGD": attacks.PGD(EPS, steps=20)}, crop=256,
+                 seeds=range(4), limit=4, shard=2)  # fmt: skip
+    took: dict[int, list[float]] = {1: [], 2: []}
+    for _ in range(rounds):
+        for jobs, times in took.items():
+            with tempfile.TemporaryDirectory() as folder, sweep._Processes(jobs, threads=1) as pool:
+                for future in [
+                    pool.submit(grid.codec_at, "bmshj2018-hyperprior", 1, "bundled") for _ in range(4 * jobs)
+                ]:
+                    future.exception()  # the processes have started, and imported what they need
+                began = time.perf_counter()
+                sweep.run(study, folder, executor=pool, progress=False)
+                times.append(time.perf_counter() - began)
+    one, two = (statistics.median(t) for t in took.values())
+    print(f"{len(study.units())} units: one process {one:.1f} s, two {two:.1f} s: {one / two:.2f} times as fast")
+
+
+def main() -> None:
+    """Measure and print."""
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--workers", action="store_true")
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument(
+        "--weights", default="bundled", help="bundled, or zoo (timed with random weights where it is not at hand)"
+    )
+    p.add_argument("--quality", type=int, default=3)
+    p.add_argument("--pixels", type=int, default=256 * 256, help="of an image; whole Kodak images have 393216")
+    a = p.parse_args()
+    if a.workers:
+        workers(a.rounds)
+        return
+    assert set(CODECS) <= set(ARCHITECTURES)
+    table = cost(a.weights, a.quality, a.pixels)
+    print(f"\n{get_device()}, {a.pixels} pixels an image, real bytes")
+    print("| " + " | ".join(table.columns) + " |\n|" + "---|" * len(table.columns))
+    for row in table.itertuples(index=False):
+        print("| " + " | ".join(v if isinstance(v, str) else f"{v:.3g}" for v in row) + " |")
+
+
+if __name__ == "__main__":
+    main()
