@@ -105,19 +105,19 @@ CLASSICAL: dict[str, Format] = {
     "jpegxl": Format(
         _ffmpeg("jpegxl", "jxl", ["-c:v", "libjxl", "-distance", "{quality}", "-effort", "7"],
                 ["-f", "jpegxl_pipe", "-c:v", "libjxl"], None),
-        (15, 12, 9, 7, 5, 4, 3, 2, 1.5, 1, 0.5), 3, 0.1, 15,
+        (15, 10, 7, 5, 3, 2, 1, 0.5), 3, 0.1, 15,
         "Butteraugli distance 0.1–15: lower is better quality (libjxl, effort 7, tuned to the eye and not to PSNR)",
     ),
     "hevc": Format(
         _ffmpeg("hevc", "hevc", ["-vf", f"{_TO_YCBCR},format=yuv444p10le", "-c:v", "libx265", "-preset", "slow",
                                  "-tune", "psnr", "-x265-params", _X265], ["-f", "hevc"], 8),
-        (46, 43, 40, 37, 34, 31, 28, 25, 22, 19), 34, 0, 51,
+        (44, 40, 36, 32, 28, 24, 20), 34, 0, 51,
         "QP 0–51: lower is better quality (x265, intra, 4:4:4, 10 bits, preset slow, tuned to PSNR)",
     ),
     "vvc": Format(
         _ffmpeg("vvc", "vvc", ["-vf", f"{_TO_YCBCR},format=yuv420p10le", "-c:v", "libvvenc", "-preset", "medium",
                                "-qp", "{quality}", "-qpa", "0"], ["-f", "vvc"], 8),
-        (48, 45, 42, 39, 36, 33, 30, 27, 24, 21), 36, 0, 63,
+        (46, 42, 38, 34, 30, 26, 22), 36, 0, 63,
         "QP 0–63: lower is better quality (VVenC, intra, preset medium, tuned to PSNR; always 4:2:0, 10 bits)",
     ),
 }  # fmt: skip
