@@ -98,8 +98,8 @@ class Grid:
     (on [0, 1]) and ``seeds``. ``objectives``: name -> objective, for the contestants without one. ``defences``: name ->
     a function that puts a defence around a codec (a module's function or a frozen dataclass), or None. ``targets``: the
     codecs it is measured on, name -> qualities; None: the attacked ones. ``images``: as in
-    :func:`nic_helpers.images.load_named_images`; ``crop``: pixels a side of their centre; ``every``: each how-manieth of
-    them; ``limit``: how many at most; ``shard``: images a unit.
+    :func:`nic_helpers.images.load_named_images`; ``crop``: pixels a side of their centre; ``first``,
+    ``every``: from which image on, and each how-manieth; ``limit``: how many at most; ``shard``: images a unit.
     ``verify``: images of a unit whose bitstreams are decoded again and compared.
     """
 
@@ -114,6 +114,7 @@ class Grid:
     weights: str = "bundled"
     images: str = "bundled"
     crop: int | None = None
+    first: int = 0
     every: int = 1
     limit: int | None = None
     shard: int = 8
@@ -134,7 +135,7 @@ class Grid:
     def units(self) -> list[Unit]:
         """All units, in the grid's order: codec by codec, so that a worker loads each once."""
         images = images_of(self.images, self.crop)
-        names = list(images)[:: self.every][: self.limit]
+        names = list(images)[self.first :: self.every][: self.limit]
         digests = {n: hashlib.sha256(to_uint8(images[n]).tobytes()).hexdigest() for n in names}
         shards = [tuple(names[k : k + self.shard]) for k in range(0, len(names), self.shard)]
         targets = tuple((n, q) for n, qualities in (self.targets or {}).items() for q in qualities)
