@@ -257,6 +257,9 @@ def run_unit(unit: Unit) -> pd.DataFrame:
     image's bitstream was decoded and gave the encoder's reconstruction.
     """
     device = get_device()
+    if not unit.fingerprint.startswith(_fingerprint(unit.weights, (*unit.attacked, *unit.measured))):
+        raise RuntimeError("the weights here are not those that this unit was planned with: plan again, with the same "
+                           "files everywhere")  # fmt: skip
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     x = _batch(unit.source, unit.crop, unit.images)

@@ -104,6 +104,12 @@ def test_a_codec_that_does_not_decode_what_it_encoded_is_found(monkeypatch):
         run_unit(unit)
 
 
+def test_weights_that_changed_since_the_plan_are_noticed():
+    (unit,) = small(limit=1).units()
+    with pytest.raises(RuntimeError, match="not those that this unit was planned with"):
+        run_unit(dataclasses.replace(unit, fingerprint="0" * 128))
+
+
 @pytest.mark.parametrize("attack, gradients", [
     (attacks.RandomNoise(EPS), 0), (attacks.FGSM(EPS, restarts=3), 3), (attacks.PGD(EPS, steps=5, restarts=2), 10),
     (attacks.APGD(EPS, steps=7), 7), (attacks.SRDA(EPS, steps=4, reach=3), 7), (attacks.FTDA(EPS, steps=6), 6),
