@@ -13,20 +13,11 @@ import time
 
 import pandas as pd
 
-from nic_helpers import attacks, grid, sweep
+from nic_helpers import attacks, grid, study, sweep
 from nic_helpers.grid import Grid
-from nic_helpers.models import ARCHITECTURES
 from nic_helpers.settings import get_device
 
 EPS = 8 / 255
-CODECS = (
-    "bmshj2018-factorized",
-    "bmshj2018-hyperprior",
-    "mbt2018-mean",
-    "mbt2018",
-    "cheng2020-anchor",
-    "cheng2020-attn",
-)
 SETTINGS = {"noise": 0, "FGSM": 1, "PGD, 10 steps": 10, "SRDA, 6 × 30 steps": 180, "FTDA, 1001 steps": 1001}
 IMAGES = (24, 1_000, 1_000_000)
 
@@ -34,7 +25,7 @@ IMAGES = (24, 1_000, 1_000_000)
 def cost(weights: str, quality: int, pixels: int) -> pd.DataFrame:
     """Hours of this device, a row a codec and setting, a column a number of images."""
     rows = []
-    for name in CODECS:
+    for name in study.ARCHS:
         pace = sweep.pace(name, quality, weights, pixels)
         for setting, gradients in SETTINGS.items():
             seconds = gradients * pace["gradient"] + pace["coding"]
@@ -50,7 +41,7 @@ def cost(weights: str, quality: int, pixels: int) -> pd.DataFrame:
 
 def workers(rounds: int) -> None:
     """Seconds of one grid with one and with two processes, taking turns; each thread-for-thread alike."""
-    study = Grid(codecs={"bmshj2018-hyperprior": (1, 3, 6)}, attacks={"PGD": attacks.PGD(EPS, steps=20)}, crop=256,
+    small = Grid(codecs={"bmshj2018-hyperprior": (1, 3, 6)}, attacks={"PGD": attacks.PGD(EPS, steps=20)}, crop=256,
                  seeds=range(4), limit=4, shard=2)  # fmt: skip
     took: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):
@@ -61,10 +52,10 @@ def workers(rounds: int) -> None:
                 ]:
                     future.exception()  # the processes have started, and imported what they need
                 began = time.perf_counter()
-                sweep.run(study, folder, executor=pool, progress=False)
+                sweep.run(small, folder, executor=pool, progress=False)
                 times.append(time.perf_counter() - began)
     one, two = (statistics.median(t) for t in took.values())
-    print(f"{len(study.units())} units: one process {one:.1f} s, two {two:.1f} s: {one / two:.2f} times as fast")
+    print(f"{len(small.units())} units: one process {one:.1f} s, two {two:.1f} s: {one / two:.2f} times as fast")
 
 
 def main() -> None:
@@ -81,7 +72,6 @@ def main() -> None:
     if a.workers:
         workers(a.rounds)
         return
-    assert set(CODECS) <= set(ARCHITECTURES)
     table = cost(a.weights, a.quality, a.pixels)
     print(f"\n{get_device()}, {a.pixels} pixels an image, real bytes")
     print("| " + " | ".join(table.columns) + " |\n|" + "---|" * len(table.columns))

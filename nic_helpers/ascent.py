@@ -123,7 +123,8 @@ class Problem:
         values = x_adv.new_full((len(x_adv),), -torch.inf)
         if bool(chosen.any()):
             rows = _rows(chosen)
-            values[rows] = torch.nan_to_num(self.judge(self.as_8bit(x_adv[rows], rows), rows), nan=-torch.inf)
+            found = self.judge(self.as_8bit(x_adv[rows], rows), rows)
+            values[rows] = torch.where(found.isfinite(), found, -torch.inf)
         return values
 
     def _differentiate(self, values_at: Callable[[Tensor, Rows], Tensor], x_adv: Tensor) -> tuple[Tensor, Tensor]:
@@ -256,8 +257,8 @@ class Attack:
             raise ValueError(f"norm must be one of {', '.join(BUDGETS)}, got {self.norm!r}")
         if self.precision not in PRECISIONS:
             raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {self.precision!r}")
-        if self.batch is not None and self.batch < 1:
-            raise ValueError(f"batch must be at least 1, got {self.batch}")
+        if self.batch is not None:
+            self._check_at_least_1("batch")
         BUDGETS[self.norm](self.eps)
 
     def __call__(self, codec, x: Images, objective=None) -> AttackResult:
@@ -331,8 +332,9 @@ class Attack:
 
     def _check_at_least_1(self, *names: str) -> None:
         for name in names:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}")
 
     def _beside(self, p: Problem, seed: int) -> Tensor:
         """A random point of the ball around the sources."""

@@ -192,7 +192,7 @@ def test_a_cpu_takes_a_few_images_at_once_and_never_none(hyperprior):
 @pytest.mark.parametrize("attack", [attacks.IFGSM, attacks.PGD, attacks.MIFGSM, attacks.DIFGSM, attacks.MADC])
 def test_steps_and_step_sizes_that_make_no_sense_are_refused(attack):
     for bad in (0, -1):
-        with pytest.raises(ValueError, match=f"steps must be at least 1, got {bad}"):
+        with pytest.raises(ValueError, match=f"steps must be a whole number, at least 1, got {bad}"):
             attack(EPS, steps=bad)
     for bad in (0.0, -1 / 255, 2.01 * EPS, float("nan")):
         with pytest.raises(ValueError, match="alpha must be in"):
