@@ -7,11 +7,14 @@ python benchmarks/scaling.py --workers  # one and two processes on the same grid
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 import pandas as pd
+import torch
 
 from nic_helpers import attacks, grid, study, sweep
 from nic_helpers.grid import Grid
@@ -42,11 +45,14 @@ def cost(weights: str, quality: int, pixels: int) -> pd.DataFrame:
 def workers(rounds: int) -> None:
     """Seconds of one grid with one and with two processes, taking turns; each thread-for-thread alike."""
     small = Grid(codecs={"bmshj2018-hyperprior": (1, 3, 6)}, attacks={"PGD": attacks.PGD(EPS, steps=20)}, crop=256,
-                 seeds=range(4), limit=4, shard=2)  # fmt: skip
+                 seeds=range(2), limit=4, shard=2)  # fmt: skip
     took: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):
         for jobs, times in took.items():
-            with tempfile.TemporaryDirectory() as folder, sweep._Processes(jobs, threads=1) as pool:
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool,
+            ):
                 for future in [
                     pool.submit(grid.codec_at, "bmshj2018-hyperprior", 1, "bundled") for _ in range(4 * jobs)
                 ]:

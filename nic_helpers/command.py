@@ -91,7 +91,8 @@ class CommandCodec(FileCodec):
     """Any external encoder and decoder as a codec, such as a standard's reference software.
 
     ``encode``, ``decode``: the two commands as lists (no shell takes part), in which {source} is the PNG to be coded,
-    {stream} the file of the bitstream, {picture} the PNG to be written, {quality}, {width} and {height} the numbers.
+    {stream} the file of the bitstream, {picture} the PNG to be written, {quality}, {width} and {height} the numbers
+    (the sizes, as coded; while decoding they are known only with ``multiple``).
     They run in a temporary folder that is removed whatever happens. ``multiple``: the sides that the program takes are
     multiples of this (and at least ``smallest``); the image is padded by its edge, and the true size stored in 8 bytes
     that count, with a checksum, which also keeps damaged streams from decoders that take anything. None: the program
@@ -127,7 +128,7 @@ class CommandCodec(FileCodec):
             image = F.pad(image[None].float(), padding, mode="replicate")[0]
         with tempfile.TemporaryDirectory(prefix="codec_") as folder:
             to_pil(image).save(Path(folder) / "source.png")
-            self._run("encode", folder, image)
+            self._run("encode", folder, tuple(image.shape[1:]))
             stream = Path(folder) / f"stream.{self._suffix}"
             if not stream.is_file() or not stream.stat().st_size:
                 raise RuntimeError(f"{self.name}'s encoder ended well and wrote no {stream.name}")
@@ -146,7 +147,7 @@ class CommandCodec(FileCodec):
         with tempfile.TemporaryDirectory(prefix="codec_") as folder:
             (Path(folder) / f"stream.{self._suffix}").write_bytes(body)
             try:
-                self._run("decode", folder, None)
+                self._run("decode", folder, tuple(map(self._padded, size)) if size else (0, 0))
                 image = load_image(Path(folder) / "picture.png")
             except (RuntimeError, OSError) as error:
                 raise BitstreamError(f"{self.name} cannot decode this: {error}") from error
@@ -159,8 +160,8 @@ class CommandCodec(FileCodec):
     def _padded(self, side: int) -> int:
         return max(self._smallest, -(-side // self._multiple) * self._multiple)
 
-    def _run(self, which: str, folder: str, image: Tensor | None) -> None:
-        height, width = image.shape[1:] if image is not None else (0, 0)
+    def _run(self, which: str, folder: str, size: tuple[int, int]) -> None:
+        height, width = size
         names = {"source": "source.png", "stream": f"stream.{self._suffix}", "picture": "picture.png",
                  "quality": f"{self.quality:g}", "height": height, "width": width}  # fmt: skip
         run_command([word.format(**names) for word in self._commands[which]], folder, self.timeout)

@@ -1,8 +1,8 @@
 """A study as a grid of settings, cut into units: the smallest pieces of work that can be done, lost and done again alone.
 
 A unit attacks a few images in one way and measures what that did to one or more codecs. It is plain data: another
-process or machine that has this package can do it, and it is known by a hash of all that its rows depend on (settings,
-the weights' and the images' content).
+process or machine that has this package can do it, and it is known by a hash of its settings and of the weights' and the
+images' content. The program itself is not in it: who changes an attack takes a new folder (rows tell the versions).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import platform
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,7 +32,7 @@ from nic_helpers.images import centre_crop, load_named_images, to_uint8
 from nic_helpers.metrics import before_after
 from nic_helpers.models import ARCHITECTURES
 from nic_helpers.settings import get_device
-from nic_helpers.weights import load_weights
+from nic_helpers.weights import expected_sha256
 
 SAME = 1e-4  # between a decoded image and the encoder's: a batch's last digits differ from an image's; a level is 4e-3
 CodecAt = tuple[str, float]  # a codec's name and quality
@@ -72,7 +73,7 @@ class Unit:
 
     @functools.cached_property
     def key(self) -> str:
-        """20 hexadecimal digits that stand for everything this unit's rows depend on."""
+        """20 hexadecimal digits that stand for the settings, weights and pixels that this unit's rows depend on."""
         parts = [self.attacked, self.measured, self.name, _said(self.attack), self.objective_name, _said(self.objective),
                  self.defence, _said(self.defend), self.weights, self.source, self.crop, self.images, self.fingerprint]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
@@ -136,7 +137,7 @@ class Grid:
         """All units, in the grid's order: codec by codec, so that a worker loads each once."""
         images = images_of(self.images, self.crop)
         names = list(images)[self.first :: self.every][: self.limit]
-        digests = {n: hashlib.sha256(to_uint8(images[n]).tobytes()).hexdigest() for n in names}
+        digests = {n: _digest(images[n]) for n in names}
         shards = [tuple(names[k : k + self.shard]) for k in range(0, len(names), self.shard)]
         targets = tuple((n, q) for n, qualities in (self.targets or {}).items() for q in qualities)
         units = []
@@ -198,13 +199,28 @@ def images_of(source: str, crop: int | None) -> dict[str, Tensor]:
     return {n: centre_crop(x, crop) for n, x in images.items()} if crop else images
 
 
-@functools.lru_cache(maxsize=64)
+def _digest(image: Tensor) -> str:
+    return hashlib.sha256(to_uint8(image).tobytes()).hexdigest()
+
+
 def _weights_sha256(name: str, quality: float, weights: str) -> str:
-    return "" if name in CLASSICAL else load_weights(name, int(quality), weights).sha256
+    return "" if name in CLASSICAL else expected_sha256(name, int(quality), weights)
 
 
 def _fingerprint(weights: str, codecs: Sequence[CodecAt]) -> str:
     return "".join(_weights_sha256(n, q, weights) for n, q in codecs)
+
+
+def _check_inputs(unit: Unit) -> None:
+    """Refuse to do a unit with other weights or pixels than it was planned with: its rows would stand under its key."""
+    expected = [_weights_sha256(n, q, unit.weights) for n, q in (*unit.attacked, *unit.measured)]
+    images = images_of(unit.source, unit.crop)
+    here = "".join(expected) + "".join(_digest(images[n]) if n in images else "?" for n in unit.images)
+    loaded = [codec_at(n, q, unit.weights) for n, q in (*unit.attacked, *unit.measured)]
+    same = all(c.weights.sha256.startswith(e) for c, e in zip(loaded, expected, strict=True) if hasattr(c, "weights"))
+    if not same or here != unit.fingerprint:
+        raise RuntimeError("the weights or images here are not those that this unit was planned with: use the same files "
+                           "everywhere, start the workers again, and plan again")  # fmt: skip
 
 
 # ------------------------------------------------------------------------------------------------------- its cost
@@ -226,7 +242,7 @@ def relative_cost(unit: Unit) -> float:
 
 
 # ------------------------------------------------------------------------------------------------------- its work
-@functools.lru_cache(maxsize=32)
+@functools.lru_cache(maxsize=64)
 def codec_at(name: str, quality: float, weights: str):
     """A codec, loaded once in each process."""
     if name in ARCHITECTURES:
@@ -234,7 +250,7 @@ def codec_at(name: str, quality: float, weights: str):
     return load_codec(name, quality)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=64)
 def _clean(
     name: str, quality: float, weights: str, defend, source: str, crop: int | None, images: tuple[str, ...]
 ) -> Coded:
@@ -248,18 +264,24 @@ def _batch(source: str, crop: int | None, images: tuple[str, ...]) -> Tensor | l
     return torch.stack(chosen) if len({x.shape for x in chosen}) == 1 else chosen
 
 
+_ONE_AT_A_TIME = threading.Lock()  # torch's random numbers belong to the process
+
+
 def run_unit(unit: Unit) -> pd.DataFrame:
     """Do a unit: its rows, one an image and measured codec, as of :func:`nic_helpers.metrics.before_after`.
 
-    Beside those columns: ``unit``, ``attacked``, ``attack``, ``objective``, ``defence``, ``eps_255``, ``norm``, ``seed``,
-    ``settings``; ``gradients`` and ``seconds`` (of the attack) an image, ``rss_mib`` (the most memory the process has
-    held so far; on a GPU, what the unit took there), ``device``, ``versions``. ``decoded``: True where the attacked
-    image's bitstream was decoded and gave the encoder's reconstruction.
+    Beside those columns: ``unit``, ``attacked``, ``attacked_sha256``, ``attack``, ``objective``, ``defence``, ``eps_255``,
+    ``norm``, ``seed``, ``settings``; ``gradients`` and ``seconds`` (of the attack) an image, ``rss_mib`` (the most memory
+    the process has held so far; on a GPU, what the unit took there), ``device``, ``versions``. ``decoded``: True where the
+    attacked image's bitstream was decoded and gave the encoder's reconstruction. One unit at a time in each process.
     """
+    with _ONE_AT_A_TIME:
+        return _run_unit(unit)
+
+
+def _run_unit(unit: Unit) -> pd.DataFrame:
     device = get_device()
-    if not unit.fingerprint.startswith(_fingerprint(unit.weights, (*unit.attacked, *unit.measured))):
-        raise RuntimeError("the weights here are not those that this unit was planned with: plan again, with the same "
-                           "files everywhere")  # fmt: skip
+    _check_inputs(unit)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     x = _batch(unit.source, unit.crop, unit.images)
@@ -293,6 +315,7 @@ def run_unit(unit: Unit) -> pd.DataFrame:
         attacked=unit.label, attack=unit.name, objective=unit.objective_name, defence=unit.defence,
         eps_255=round(255 * attack.eps, 6), norm=attack.norm, seed=attack.seed, settings=f"{attack!r} {unit.objective!r}",
         gradients=result.gradients, seconds=seconds, rss_mib=peak, device=str(device), versions=versions(), unit=unit.key,
+        attacked_sha256="+".join(_weights_sha256(n, q, unit.weights)[:12] for n, q in unit.attacked),
     )  # fmt: skip
 
 

@@ -93,7 +93,7 @@ def plan(notebooks: list[Path], profile: str, extra: dict) -> list[Job]:
     for path in [*inputs, data_dir() / "checkpoints" / "manifest.json", *sorted((data_dir() / "reference").glob("*"))]:
         if path.is_file():
             package.update(path.read_bytes())
-    settings = {k: os.environ.get(k) for k in ("NIC_KODAK_DIR", "NIC_DEVICE")}
+    settings = {k: os.environ.get(k) for k in ("NIC_KODAK_DIR", "NIC_DEVICE", "NIC_SWEEP_HOURS")}
     jobs = []
     for path in notebooks:
         parameters = {k: v for k, v in ({"profile": profile} | extra).items() if k in known[path]}

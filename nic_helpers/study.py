@@ -5,17 +5,17 @@ python -m nic_helpers.sweep robustness --profile standard --dry-run
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pandas as pd
 
 from nic_helpers import attacks, sweep
 from nic_helpers.course import PROFILES, build_dir
+from nic_helpers.executors import cores
 from nic_helpers.grid import Contestant, Grid
 from nic_helpers.models import ARCHITECTURES
 from nic_helpers.objectives import DIRECTIONS
-from nic_helpers.settings import data_dir, sweep_seconds
+from nic_helpers.settings import data_dir, get_device, sweep_seconds
 
 NAMES = ("robustness", "transfer")
 ARCHS = (
@@ -128,7 +128,7 @@ def _transfer(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     codecs = dict.fromkeys(ARCHS, qualities)
     common = {"targets": codecs | CLASSICAL_TARGETS, "images": "kodak", "weights": weights, "seeds": seeds}
     common |= {"crop": 256, "every": 6} if profile == "standard" else {"shard": 4}
-    # three that share neither transforms nor entropy model with all others: does what breaks them all travel further?
+    # one of each kind of entropy model and transform; the other three at that quality are the targets nobody attacked
     together = {
         "hyperprior, mbt2018 and cheng2020-anchor 3": [
             ("bmshj2018-hyperprior", 3),
@@ -149,7 +149,7 @@ def folder(study: str, profile: str) -> Path:
 
 def rows(study: str, profile: str, seed: int = 0) -> pd.DataFrame:
     """A study's rows: what is missing is done now (for NIC_SWEEP_HOURS at most), and all there are returned."""
-    jobs = 1 if profile == "quick" else os.cpu_count() or 1
+    jobs = 1 if profile == "quick" or get_device().type == "cuda" else cores()
     return sweep.run(grids_of(study, profile, seed), folder(study, profile), jobs=jobs, seconds=sweep_seconds())
 
 

@@ -13,27 +13,24 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
-import os
-import signal
 import sys
 import time
 import traceback
 import warnings
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
-import torch
 from tqdm import tqdm
 
 from nic_helpers import attacks, grid
 from nic_helpers.codecs import NeuralCodec
 from nic_helpers.dataset import Dataset, SweepError
+from nic_helpers.executors import BROKEN, Pool, pool_of
 from nic_helpers.grid import Grid, Unit
 from nic_helpers.images import load_images
 from nic_helpers.metrics import before_after
@@ -42,89 +39,8 @@ from nic_helpers.settings import get_device
 from nic_helpers.weights import Weights
 
 ATTEMPTS = 2  # of a unit, before its error is recorded and the rest goes on
-_BROKEN = "the executor broke: one of its processes was killed. What is done is kept; run again"
-PATIENCE = 20  # seconds, for a cluster to answer
 AHEAD = 3  # units handed out for each worker: enough to keep it busy, few enough to lose little
-
-
-class _Here(Executor):
-    """An executor that does the work at once, in this process."""
-
-    def submit(self, fn, /, *args, **kwargs) -> Future:
-        future = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-
-class _Processes(Executor):
-    """Processes of this machine, each with its share of the cores; renewed when one of them is killed."""
-
-    def __init__(self, jobs: int, threads: int | None = None):
-        self._jobs, self._pool = jobs, None
-        self._threads = threads or max(1, (os.cpu_count() or 1) // jobs)
-
-    def submit(self, fn, /, *args, **kwargs) -> Future:
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(
-                self._jobs, multiprocessing.get_context("spawn"), _begin_worker, (self._threads,)
-            )
-        return self._pool.submit(fn, *args, **kwargs)
-
-    def renew(self) -> None:
-        """Forget the processes; the next unit starts new ones."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=False, cancel_futures=True)
-        self._pool = None
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes at once: a unit that is not finished is not kept anyway."""
-        if self._pool is not None:
-            running = list((self._pool._processes or {}).values())
-            self._pool.shutdown(wait=False, cancel_futures=True)
-            for process in running:
-                process.terminate()
-            for process in running:
-                process.join()
-            self._pool = None
-
-
-def _begin_worker(threads: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
-    torch.set_num_threads(threads)
-
-
-def _executor(executor: Executor | None, jobs: int, stack: ExitStack) -> tuple[Executor, int]:
-    """What does the work, and how many units to hand out at a time."""
-    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
-    if executor is None and address:
-        from distributed import Client
-
-        try:
-            client = stack.enter_context(Client(address, timeout=PATIENCE))
-        except (OSError, TimeoutError) as error:
-            raise SweepError(
-                f"no Dask scheduler at DASK_SCHEDULER_ADDRESS={address}: {error}. Start one, or unset it"
-            ) from error
-        workers = sum(client.nthreads().values())
-        print(f"Dask's scheduler at {address}: {workers} worker threads", file=sys.stderr)
-        executor = client.get_executor(pure=False, retries=2)
-        return executor, AHEAD * max(1, workers)
-    if executor is not None:
-        workers = getattr(executor, "_max_workers", None) or _dask_threads(executor) or 4
-        return executor, AHEAD * workers
-    if jobs > 1:
-        pool = _Processes(jobs)
-        stack.callback(pool.shutdown)
-        return pool, AHEAD * jobs
-    return _Here(), 1
-
-
-def _dask_threads(executor: Executor) -> int:
-    client = getattr(executor, "_client", None)
-    return sum(client.nthreads().values()) if client is not None else 0
+BREAKS = 5  # processes killed with no unit done in between, before it is the machine and not a unit
 
 
 def units_of(study: Grid | Sequence[Grid]) -> list[Unit]:
@@ -147,8 +63,8 @@ def run(
     ``executor``: anything that submits like :mod:`concurrent.futures` (it is not shut down here); otherwise Dask's where
     ``DASK_SCHEDULER_ADDRESS`` is set; otherwise ``jobs`` processes of this machine (1: this process). Rows are written
     here, by one process, so workers need no common disk; they need this package, its data folder and the images.
-    ``seconds``: hand out no more units after so long, finish those at work, and return what there is (a cluster's job
-    has a limit).
+    ``seconds``: hand out no more units after so long, drop those that have not begun, and return what there is (a
+    cluster's job has a limit).
 
     A unit that fails is tried once more, then recorded with its error, and the rest goes on; a warning names them at the
     end, and the next run tries them again. Raises :class:`SweepError` where nothing can go on: a full disk, another run
@@ -161,9 +77,9 @@ def run(
         done = data.done()
         missing = [u for u in units if u.key not in done]
         if missing:
-            pool, window = _executor(executor, jobs, stack)
+            pool = pool_of(executor, jobs, stack)
             bar = stack.enter_context(_bar(units, missing, progress))
-            _work(missing, data, pool, window, bar, time.monotonic() + seconds)
+            _Work(missing, data, pool, bar, time.monotonic() + seconds).run()
     failed = {k: v for k, v in data.failures().items() if k in {u.key for u in units}}
     if failed:
         first = next(iter(failed.values()))
@@ -183,75 +99,99 @@ def _bar(units: list[Unit], missing: list[Unit], progress: bool) -> tqdm:
     return bar
 
 
-def _work(missing: list[Unit], data: Dataset, pool: Executor, window: int, bar: tqdm, until: float) -> None:
-    waiting, running, attempts = deque(missing), {}, {}
-    suspects: set[str] = set()  # in flight when a process was killed: from then on alone, to see which one kills it
+class _Work:
+    """The loop that hands out units, writes what comes back, and tries again what fails."""
 
-    def failed(unit: Unit, error: BaseException) -> None:
-        attempts[unit.key] = attempts.get(unit.key, 0) + 1
-        if attempts[unit.key] < ATTEMPTS:
-            waiting.appendleft(unit)
-        else:
-            data.fail(unit.key, str(unit), "".join(traceback.format_exception(error)))
+    def __init__(self, missing: list[Unit], data: Dataset, pool: Pool, bar: tqdm, until: float):
+        self.data, self.pool, self.bar, self.until = data, pool, bar, until
+        self.waiting: deque[Unit] = deque(missing)
+        self.running: dict[Future, Unit] = {}
+        self.attempts: dict[str, int] = {}
+        self.suspects: set[str] = set()  # in flight when a process was killed: then alone, to see which one kills it
+        self.breaks = 0
 
-    try:
-        while waiting or running:
-            if time.monotonic() > until:
-                waiting.clear()
-            while waiting and len(running) < (1 if suspects else window):
-                unit = next((u for u in waiting if u.key in suspects), waiting[0])
-                waiting.remove(unit)
-                try:
-                    running[pool.submit(grid.run_unit, unit)] = unit
-                except BrokenProcessPool:
-                    waiting.appendleft(unit)
-                    if not isinstance(pool, _Processes):
-                        raise SweepError(_BROKEN) from None
-                    if not running:
-                        pool.renew()
-                    break
-                if isinstance(pool, _Here):
-                    break
-            finished, _ = wait(running, return_when=FIRST_COMPLETED)
-            broken = [f for f in running if f.done() and isinstance(f.exception(), BrokenProcessPool)]
-            if broken:
-                if not isinstance(pool, _Processes):
-                    raise SweepError(
-                        "the executor broke: one of its processes was killed. What is done is kept; run again"
-                    )
-                alone = len(running) == 1
-                for future, unit in list(running.items()):
-                    del running[future]
-                    if alone:
-                        failed(unit, future.exception())
-                        suspects.discard(unit.key)
-                    else:
-                        suspects.add(unit.key)
-                        waiting.appendleft(unit)
-                pool.renew()
-                continue
-            for future in finished:
-                unit = running.pop(future)
-                suspects.discard(unit.key)
-                error = future.exception()
-                if isinstance(error, SweepError):
-                    raise error
-                if error is not None:
-                    failed(unit, error)
-                    if attempts[unit.key] < ATTEMPTS:
-                        continue
-                else:
-                    data.write(unit.key, future.result())
-                bar.units_done += 1
-                bar.set_postfix_str(f"{bar.units_done} of {bar.units} units", refresh=False)
-                bar.update(grid.relative_cost(unit))
-    except BaseException as error:
-        for future in running:
-            future.cancel()
-        if isinstance(error, KeyboardInterrupt):
-            print(f"\nInterrupted: {bar.units_done} of {bar.units} units are done and kept in {data.folder}; "
-                  "the same command goes on.", file=sys.stderr)  # fmt: skip
-        raise
+    def run(self) -> None:
+        """Until nothing is left, or the time is over."""
+        try:
+            while self.waiting or self.running:
+                if time.monotonic() > self.until:
+                    self._stop_early()
+                self._hand_out()
+                finished, _ = wait(self.running, timeout=2, return_when=FIRST_COMPLETED)
+                broken = [f for f in finished if f.cancelled() or isinstance(f.exception(), BROKEN)]
+                for future in finished:
+                    if future not in broken:
+                        self._take_back(self.running.pop(future), future)
+                if broken:
+                    self._begin_again(broken)
+        except BaseException as error:
+            for future in self.running:
+                future.cancel()
+            if isinstance(error, KeyboardInterrupt):
+                print(f"\nInterrupted: {self.bar.units_done} of {self.bar.units} units are done and kept in "
+                      f"{self.data.folder}; the same command goes on.", file=sys.stderr)  # fmt: skip
+            raise
+
+    def _hand_out(self) -> None:
+        window = 1 if self.suspects else max(1, AHEAD * self.pool.width())
+        while self.waiting and len(self.running) < window:
+            unit = next((u for u in self.waiting if u.key in self.suspects), self.waiting[0])
+            try:
+                future = self.pool.submit(grid.run_unit, unit)
+            except BROKEN:
+                if not self.running:
+                    self._begin_again([])
+                return
+            self.waiting.remove(unit)
+            self.running[future] = unit
+
+    def _take_back(self, unit: Unit, future: Future) -> None:
+        error = future.exception()
+        if error is None:
+            self.data.write(unit.key, future.result())
+            self.breaks = 0
+        elif not self._failed(unit, error):
+            return
+        self.suspects.discard(unit.key)
+        self.bar.units_done += 1
+        self.bar.set_postfix_str(f"{self.bar.units_done} of {self.bar.units} units", refresh=False)
+        self.bar.update(grid.relative_cost(unit))
+
+    def _failed(self, unit: Unit, error: BaseException) -> bool:
+        """Count an attempt; whether it was the last. Then its error is recorded."""
+        self.attempts[unit.key] = self.attempts.get(unit.key, 0) + 1
+        if self.attempts[unit.key] < ATTEMPTS:
+            self.waiting.appendleft(unit)
+            return False
+        self.data.fail(unit.key, str(unit), "".join(traceback.format_exception(error)))
+        return True
+
+    def _begin_again(self, broken: list[Future]) -> None:
+        """After a process was killed: new ones, for what was in flight, one unit at a time."""
+        self.pool.renew()
+        self.breaks += 1
+        if self.breaks > BREAKS:
+            raise SweepError(f"processes were killed {self.breaks} times with no unit done in between: is there memory enough "
+                             "for one, and does the package import? What is done is kept")  # fmt: skip
+        alone = len(self.running) == 1
+        for future, unit in list(self.running.items()):
+            del self.running[future]
+            error = (
+                BrokenProcessPool("the process that did it was killed") if future.cancelled() else future.exception()
+            )
+            if not alone:
+                self.suspects.add(unit.key)
+                self.waiting.appendleft(unit)
+            elif self._failed(unit, error):
+                self.suspects.discard(unit.key)
+                self.breaks = 0
+
+    def _stop_early(self) -> None:
+        """Drop what has not begun; what failed once and will not be tried again is left for the next run."""
+        self.waiting.clear()
+        for future in list(self.running):
+            if future.cancel():
+                del self.running[future]
 
 
 # ------------------------------------------------------------------------------------------------------- what it costs
@@ -336,7 +276,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--profile", default="standard", choices=list(study.PROFILES))
     p.add_argument("--out", type=Path, help="folder of the rows (default: build/sweep/STUDY-PROFILE)")
     p.add_argument("--jobs", type=int, default=1, help="processes side by side (default 1)")
-    p.add_argument("--dry-run", action="store_true", help="units, cost and what is done; do nothing")
+    p.add_argument("--dry-run", action="store_true", help="units, cost and what is done")
     p.add_argument(
         "--from", dest="table", type=Path, help="a published table (Parquet) whose rows are taken over first"
     )
@@ -344,16 +284,16 @@ def main(argv: list[str] | None = None) -> int:
     a = p.parse_args(argv)
     chosen, out = study.grids_of(a.study, a.profile), a.out or study.folder(a.study, a.profile)
     try:
-        if a.table:
-            Dataset(out).add(pd.read_parquet(a.table))
         if a.dry_run:
             print(plan(chosen, out, a.jobs))
             return 0
+        if a.table:
+            Dataset(out).add(pd.read_parquet(a.table))
         table = run(chosen, out, jobs=a.jobs)
         if a.save:
             table.to_parquet(a.save, index=False, compression="zstd")
         print(f"{len(table)} rows of {table['unit'].nunique() if len(table) else 0} units in {out}")
-        return 1 if Dataset(out).failures() else 0
+        return 1 if {u.key for u in units_of(chosen)} & set(Dataset(out).failures()) else 0
     except (SweepError, OSError, ValueError) as error:
         print(f"sweep: {error}", file=sys.stderr)
         return 2

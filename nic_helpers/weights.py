@@ -119,6 +119,17 @@ def load_weights(arch: str, quality: int, weights: str | Path = "bundled") -> We
     return found
 
 
+def expected_sha256(arch: str, quality: int, weights: str | Path = "bundled") -> str:
+    """What the SHA-256 of a codec's weights must begin with, as far as that is known without loading them: all of it for the
+    bundled ones and a file's, eight digits for the zoo's (which has them in its names)."""
+    if weights == "bundled":
+        entry = manifest().get(bundled_name(arch, quality))
+        return entry["sha256"] if entry else _bundled(arch, quality).sha256  # which says what there is
+    if weights == "zoo":
+        return _zoo_file(arch, quality)[1]
+    return load_weights(arch, quality, weights).sha256
+
+
 def bundled_name(arch: str, quality: int) -> str:
     """The file name of bundled weights: one for each quality, or one for all of a variable-rate codec's."""
     return f"{arch}.safetensors" if ARCHITECTURES[arch].variable else f"{arch}-q{quality}.safetensors"
@@ -143,7 +154,8 @@ def _bundled(arch: str, quality: int) -> Weights:
     return read_weights(path, "bundled", quality, entries[name]["sha256"])
 
 
-def _zoo(arch: str, quality: int) -> Weights:
+def _zoo_file(arch: str, quality: int) -> tuple[str, str]:
+    """The address of the zoo's weights, and what their SHA-256 begins with."""
     if ARCHITECTURES[arch].variable:
         url = variable_rate_urls[arch]["mse"]
     else:
@@ -153,8 +165,13 @@ def _zoo(arch: str, quality: int) -> Weights:
         url = urls[quality]
     mirror = os.environ.get("NIC_ZOO_URL")
     url = url.replace(ZOO_URL, mirror.rstrip("/")) if mirror else url
+    # the zoo puts the first 8 hex digits of the SHA-256 into the name
+    return url, Path(urlparse(url).path).name.split(".")[0].rsplit("-", 1)[1]
+
+
+def _zoo(arch: str, quality: int) -> Weights:
+    url, digest = _zoo_file(arch, quality)
     name = Path(urlparse(url).path).name
-    digest = name.split(".")[0].rsplit("-", 1)[1]  # the zoo puts the first 8 hex digits of the SHA-256 into the name
     folder = data_dir() / "zoo"
     path = folder / name
     fetched = not path.is_file()

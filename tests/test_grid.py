@@ -104,10 +104,17 @@ def test_a_codec_that_does_not_decode_what_it_encoded_is_found(monkeypatch):
         run_unit(unit)
 
 
-def test_weights_that_changed_since_the_plan_are_noticed():
+def test_weights_or_pixels_that_changed_since_the_plan_are_noticed(monkeypatch):
     (unit,) = small(limit=1).units()
+    other = {n: 1 - x for n, x in grid.images_of("bundled", 48).items()}
+    with monkeypatch.context() as changed:
+        changed.setattr(grid, "images_of", lambda source, crop: other)
+        with pytest.raises(RuntimeError, match="not those that this unit was planned with"):
+            run_unit(unit)
+    codec = grid.codec_at("bmshj2018-hyperprior", 1, "bundled")
+    monkeypatch.setattr(codec, "weights", dataclasses.replace(codec.weights, sha256="0" * 64))
     with pytest.raises(RuntimeError, match="not those that this unit was planned with"):
-        run_unit(dataclasses.replace(unit, fingerprint="0" * 128))
+        run_unit(unit)
 
 
 @pytest.mark.parametrize("attack, gradients", [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nic_helpers import attacks, sweep
+from nic_helpers import attacks, executors, sweep
 from nic_helpers.dataset import Dataset, SweepError
 from nic_helpers.grid import Grid
 
@@ -21,7 +21,7 @@ GRID = {"codecs": {"bmshj2018-hyperprior": (1, 6)}, "crop": 48, "limit": 3, "sha
         "attacks": {"noise": attacks.RandomNoise(EPS), "FGSM": attacks.FGSM(EPS), "PGD": attacks.PGD(EPS, steps=6)}}  # fmt: skip
 SCRIPT = f"""
 import sys
-from nic_helpers import attacks, sweep
+from nic_helpers import attacks, executors, sweep
 from nic_helpers.attacks import *
 from nic_helpers.grid import Grid
 sweep.run(Grid(**{GRID!r}), sys.argv[1], jobs=int(sys.argv[2]))
@@ -225,7 +225,7 @@ def test_dask_s_workers_do_it_and_one_may_be_killed(undisturbed, tmp_path, clust
 
 def test_a_scheduler_that_is_not_there_is_named(tmp_path, monkeypatch, closed_port):
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", closed_port.replace("http", "tcp"))
-    monkeypatch.setattr(sweep, "PATIENCE", 1)
+    monkeypatch.setattr(executors, "PATIENCE", 1)
     with warnings.catch_warnings(), pytest.raises(SweepError, match="no Dask scheduler at DASK_SCHEDULER_ADDRESS"):
         warnings.simplefilter("ignore")
         sweep.run(grid(), tmp_path, progress=False)

@@ -1,0 +1,155 @@
+"""What does a sweep's units: this process, processes of this machine, Dask's workers, or any executor that is lent."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from contextlib import ExitStack
+from typing import Protocol
+
+import torch
+
+from nic_helpers.dataset import SweepError
+
+PATIENCE = 20  # seconds, for a cluster to answer
+
+
+class Pool(Protocol):
+    """``submit(function, argument)`` gives a future; ``width()``: how many are done at a time, now; ``renew()``: begin
+    again after a process of it was killed (SweepError where that cannot be)."""
+
+    def submit(self, function: Callable, argument) -> Future: ...
+
+    def width(self) -> int: ...
+
+    def renew(self) -> None: ...
+
+
+class Here:
+    """Does the work at once, in this process."""
+
+    def submit(self, function: Callable, argument) -> Future:
+        """Done when it returns."""
+        future = Future()
+        try:
+            future.set_result(function(argument))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def width(self) -> int:
+        """One unit, which is done when it has been handed out."""
+        return 0
+
+    def renew(self) -> None:
+        """Nothing breaks."""
+
+
+class Processes:
+    """Processes of this machine, each with its share of the cores."""
+
+    def __init__(self, jobs: int, threads: int | None = None):
+        self._jobs, self._threads = jobs, threads or max(1, cores() // jobs)
+        self._pool: ProcessPoolExecutor | None = None
+
+    def submit(self, function: Callable, argument) -> Future:
+        """Starts the processes when they are needed first."""
+        if self._pool is None:
+            spawn = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self._jobs, spawn, _begin_worker, (self._threads,))
+        return self._pool.submit(function, argument)
+
+    def width(self) -> int:
+        """As many as there are processes."""
+        return self._jobs
+
+    def renew(self) -> None:
+        """Forget the processes; the next unit starts new ones."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool = None
+
+    def close(self) -> None:
+        """End the processes at once: a unit that is not finished is not kept anyway."""
+        if self._pool is None:
+            return
+        running = list((self._pool._processes or {}).values())
+        self.renew()
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.join()
+
+
+def _begin_worker(threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's business
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # with its clean-up: temporary folders, programs it started
+    torch.set_num_threads(threads)
+
+    def follow() -> None:  # a driver that is killed outright tells nobody
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+class Lent:
+    """An executor of the caller's: used, and not shut down."""
+
+    def __init__(self, executor: Executor):
+        self._executor, self._client = executor, getattr(executor, "_client", None)  # Dask's has a client
+
+    def submit(self, function: Callable, argument) -> Future:
+        """To Dask as impure, so that a second try is really made."""
+        options = {} if self._client is None else {"pure": False}
+        return self._executor.submit(function, argument, **options)
+
+    def width(self) -> int:
+        """Dask's threads at this moment: workers come and go."""
+        if self._client is not None:
+            return max(1, sum(self._client.nthreads().values()))
+        return getattr(self._executor, "_max_workers", None) or 4
+
+    def renew(self) -> None:
+        """It is not ours to renew."""
+        raise SweepError(
+            "the executor broke: a process of it was killed, or its connection was lost. What is done is kept; run again"
+        )
+
+
+BROKEN = BrokenExecutor
+
+
+def cores() -> int:
+    """The processors that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pool_of(executor: Executor | None, jobs: int, stack: ExitStack) -> Pool:
+    """The executor lent; else Dask's where ``DASK_SCHEDULER_ADDRESS`` is set; else ``jobs`` processes, or this one."""
+    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    if executor is not None:
+        return Lent(executor)
+    if address:
+        from distributed import Client
+
+        try:
+            client = stack.enter_context(Client(address, timeout=PATIENCE))
+        except (OSError, TimeoutError) as error:
+            raise SweepError(
+                f"no Dask scheduler at DASK_SCHEDULER_ADDRESS={address}: {error}. Start one, or unset it"
+            ) from error
+        print(
+            f"Dask's scheduler at {address}: {sum(client.nthreads().values())} worker threads so far", file=sys.stderr
+        )
+        return Lent(client.get_executor())
+    if jobs > 1:
+        pool = Processes(jobs)
+        stack.callback(pool.close)
+        return pool
+    return Here()
