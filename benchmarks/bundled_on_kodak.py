@@ -54,7 +54,7 @@ def measure(images: dict, known: pd.DataFrame) -> pd.DataFrame:
         }:
             rows = metrics.quality_table(codec, list(images.values()), list(images))
         tables.append(rows)
-    table = pd.concat(tables, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True).astype({"quality": int})  # all of these have whole ones
     return table.groupby(["codec", "quality"], sort=False)[["bpp", "psnr", "ms_ssim"]].mean().reset_index()
 
 

@@ -105,7 +105,7 @@ CLASSICAL: dict[str, Format] = {
     "jpegxl": Format(
         _ffmpeg("jpegxl", "jxl", ["-c:v", "libjxl", "-distance", "{quality}", "-effort", "7"],
                 ["-f", "jpegxl_pipe", "-c:v", "libjxl"], None),
-        (15, 10, 7, 5, 3, 2, 1, 0.5), 3, 0.1, 15,
+        (15, 10, 7, 5, 3, 2, 1), 3, 0.1, 15,
         "Butteraugli distance 0.1–15: lower is better quality (libjxl, effort 7, tuned to the eye and not to PSNR)",
     ),
     "hevc": Format(
