@@ -133,5 +133,10 @@ class ClassicalCodec(FileCodec):
             raise ValueError(
                 f"{name} has no quality {quality!r}: give {self.format.lowest} to {self.format.highest} ({self.format.scale})"
             )
-        coder = self.format.coder(self.quality)
-        self._encode, self._decode = coder._encode, coder._decode
+        self._coder = self.format.coder(self.quality)
+
+    def _encode(self, image: Tensor) -> bytes:
+        return self._coder._encode(image)
+
+    def _decode(self, stream: bytes) -> Tensor:
+        return self._coder._decode(stream)

@@ -14,6 +14,7 @@ import struct
 import subprocess
 import tempfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,7 @@ from nic_helpers.images import check_images, load_image, to_pil
 TIMEOUT = 300.0  # seconds, of one image
 
 
-class FileCodec:
+class FileCodec(ABC):
     """A codec of whole files: ``encode``, ``decode``, ``reconstruct``, ``roundtrip`` as a neural codec has them, and no
     gradient. A subclass gives ``_encode(image [3, H, W]) -> bytes`` and ``_decode(bytes) -> image``."""
 
@@ -80,11 +81,13 @@ class FileCodec:
         images = [self._decode(s).to(image.device) for s, image in zip(streams, x, strict=True)]
         return Coded(streams, torch.stack(images) if isinstance(x, Tensor) else images)
 
+    @abstractmethod
     def _encode(self, image: Tensor) -> bytes:
-        raise NotImplementedError
+        """One image [3, H, W] as a file."""
 
+    @abstractmethod
     def _decode(self, stream: bytes) -> Tensor:
-        raise NotImplementedError
+        """A file as an image [3, H, W]; BitstreamError for what is none."""
 
 
 class CommandCodec(FileCodec):
