@@ -123,7 +123,7 @@ class _Work:
                     if future not in broken:
                         self._take_back(self.running.pop(future), future)
                 if broken:
-                    self._begin_again(broken)
+                    self._begin_again()
         except BaseException as error:
             for future in self.running:
                 future.cancel()
@@ -140,7 +140,7 @@ class _Work:
                 future = self.pool.submit(grid.run_unit, unit)
             except BROKEN:
                 if not self.running:
-                    self._begin_again([])
+                    self._begin_again()
                 return
             self.waiting.remove(unit)
             self.running[future] = unit
@@ -166,23 +166,21 @@ class _Work:
         self.data.fail(unit.key, str(unit), "".join(traceback.format_exception(error)))
         return True
 
-    def _begin_again(self, broken: list[Future]) -> None:
+    def _begin_again(self) -> None:
         """After a process was killed: new ones, for what was in flight, one unit at a time."""
         self.pool.renew()
         self.breaks += 1
         if self.breaks > BREAKS:
             raise SweepError(f"processes were killed {self.breaks} times with no unit done in between: is there memory enough "
                              "for one, and does the package import? What is done is kept")  # fmt: skip
-        alone = len(self.running) == 1
-        for future, unit in list(self.running.items()):
-            del self.running[future]
-            error = (
-                BrokenProcessPool("the process that did it was killed") if future.cancelled() else future.exception()
-            )
+        units = list(self.running.values())
+        self.running.clear()
+        alone = len(units) == 1
+        for unit in units:
             if not alone:
                 self.suspects.add(unit.key)
                 self.waiting.appendleft(unit)
-            elif self._failed(unit, error):
+            elif self._failed(unit, BrokenProcessPool("the process that did it was killed")):
                 self.suspects.discard(unit.key)
                 self.breaks = 0
 
