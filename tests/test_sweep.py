@@ -24,7 +24,7 @@ import sys
 from nic_helpers import attacks, executors, sweep
 from nic_helpers.attacks import *
 from nic_helpers.grid import Grid
-sweep.run(Grid(**{GRID!r}), sys.argv[1], jobs=int(sys.argv[2]))
+sweep.run(Grid(**{GRID!r}, seeds=range(int(sys.argv[3]))), sys.argv[1], jobs=int(sys.argv[2]))
 """
 
 
@@ -42,9 +42,9 @@ def undisturbed(tmp_path_factory):
     return sweep.run(grid(), tmp_path_factory.mktemp("undisturbed"), progress=False)
 
 
-def start(folder, jobs=1):
+def start(folder, jobs=1, seeds=1):
     # a session of its own, so that it can be killed with its workers, as the system would
-    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder), str(jobs)], stderr=subprocess.PIPE,
+    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder), str(jobs), str(seeds)], stderr=subprocess.PIPE,
                             text=True, start_new_session=True)  # fmt: skip
 
 
@@ -81,13 +81,14 @@ def test_killed_at_any_instant_it_ends_with_the_rows_of_an_undisturbed_run(undis
 
 
 def test_ctrl_c_leaves_a_clean_state_and_says_how_to_go_on(undisturbed, tmp_path):
-    process = start(tmp_path, jobs=2)
+    process = start(tmp_path, jobs=2, seeds=20)  # so many that it cannot end by itself in the meantime
     wait_for(tmp_path, 1, process)
     os.killpg(process.pid, signal.SIGINT)
     said = process.communicate(timeout=60)[1]
     assert process.returncode and "units are done and kept" in said and "the same command goes on" in said
     assert not list(tmp_path.rglob("*.part"))
     kept = Dataset(tmp_path).read()
+    kept = kept[kept["seed"] == 0]
     assert same(kept, undisturbed[undisturbed["unit"].isin(kept["unit"])])
     assert same(sweep.run(grid(), tmp_path, progress=False), undisturbed)
 
