@@ -43,9 +43,12 @@ def undisturbed(tmp_path_factory):
 
 
 def start(folder, jobs=1, seeds=1):
-    # a session of its own, so that it can be killed with its workers, as the system would
-    return subprocess.Popen([sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder), str(jobs), str(seeds)], stderr=subprocess.PIPE,
-                            text=True, start_new_session=True)  # fmt: skip
+    # a session of its own, so that it can be killed with its workers, as the system would; and with Ctrl-C not ignored,
+    # as it is in what a shell has put in the background, these tests maybe
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", SCRIPT, str(folder), str(jobs), str(seeds)], stderr=subprocess.PIPE, text=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def wait_for(folder, count, process=None, limit=120):
