@@ -88,6 +88,7 @@ class Problem:
     judge: Callable[[Tensor, Rows], Tensor]
     flat_at_source: bool
     bind: Callable[[Tensor], Callable[[Tensor], Tensor]] | None = None  # the objective for other sources
+    judge_every: int = JUDGE_EVERY
     active: Tensor = field(init=False)
 
     def __post_init__(self):
@@ -105,7 +106,7 @@ class Problem:
 
         values, gradient = self._differentiate(values_at, x_adv)
         if self.judge is not self.value:
-            values = self.judged(x_adv) if step % JUDGE_EVERY == 0 else torch.full_like(values, -torch.inf)
+            values = self.judged(x_adv) if step % self.judge_every == 0 else torch.full_like(values, -torch.inf)
         return values, gradient
 
     def gradient_through(self, transform: Callable[[Tensor], Tensor], x_adv: Tensor) -> Tensor:
@@ -197,7 +198,7 @@ def ascend(
         if diverse is None:
             values, gradient = p.value_and_gradient(probe, step or 1)
         else:
-            values = p.judged(probe) if step % JUDGE_EVERY == 0 else torch.full_like(state.best_value, -torch.inf)
+            values = p.judged(probe) if step % p.judge_every == 0 else torch.full_like(state.best_value, -torch.inf)
             gradient = p.gradient_through(lambda v, step=step: diverse(v, step), probe)
         state.gradients += 1
         if probe is x_adv:
@@ -251,6 +252,7 @@ class Attack:
     batch: int | None = None
 
     needs_gradient: ClassVar[bool] = True
+    judge_every: ClassVar[int] = JUDGE_EVERY
 
     def __post_init__(self):
         if self.norm not in BUDGETS:
@@ -315,7 +317,7 @@ class Attack:
         with torch.random.fork_rng(devices=[source.device] if source.is_cuda else []):
             torch.manual_seed(self.seed)  # of the "noise" surrogate, the only one that draws
             bind = lambda other: objective.bind(quick, other, surrogate)  # noqa: E731
-            state = self._run(Problem(source, budget, value, judge, flat, bind))
+            state = self._run(Problem(source, budget, value, judge, flat, bind, self.judge_every))
             x_adv = budget.to_8bit(state.best, source)
             # other digits than the codec's own, or an image that was never judged
             if self.precision != "float32" or bool(state.best_value.isneginf().any()):
