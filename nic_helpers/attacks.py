@@ -16,7 +16,8 @@ Here: random noise and the attacks that step along the gradient's sign. Beside i
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -24,14 +25,18 @@ from torch import Tensor
 
 from nic_helpers.adam_attacks import ARDA, FTDA, SRDA
 from nic_helpers.ascent import Ascent, Attack, AttackResult, Iterative, Problem, ascend, uniform_noise
+from nic_helpers.budgets import L2rms
 from nic_helpers.codecs import SMALLEST_SIDE
+from nic_helpers.images import to_8bit
+from nic_helpers.metrics import achieved
 from nic_helpers.perceptual_attacks import MADC, SSAH, Chroma
 from nic_helpers.square import Square
 from nic_helpers.through import BPDA, eot
 
 __all__ = [
     "APGD", "ARDA", "BPDA", "DIFGSM", "FGSM", "FTDA", "IFGSM", "MADC", "MIFGSM", "PGD", "SRDA", "SSAH",
-    "Ascent", "Attack", "AttackResult", "Chroma", "Problem", "RandomNoise", "Square", "eot", "uniform_noise",
+    "Ascent", "Attack", "AttackResult", "Chroma", "Problem", "RandomNoise", "SpectralNoise", "Square", "dissolved",
+    "eot", "uniform_noise",
 ]  # fmt: skip
 
 
@@ -56,6 +61,47 @@ class RandomNoise(Attack):
         x_adv = p.budget.project(p.x + p.budget.offset(noise.sign() if self.kind == "sign" else noise), p.x)
         values = p.judged(x_adv)
         return Ascent(x_adv, values, [values.cpu()])
+
+
+def dissolved(x: Tensor, x_adv: Tensor, eps: float, seed: int = 0) -> Tensor:
+    """The attacked images x' with the pattern of x' − x dissolved: its spectrum stays, its phases become random ones.
+
+    x, x' [B, 3, H, W] on the 8-bit grid. The phases are the same in all three channels, so the power at each frequency
+    and how the channels go together stay, and the root mean square with them; where in the picture it lies is lost
+    (Theiler 1992, doi:10.1016/0167-2789(92)90102-S). 8-bit images with an RMS of at most ``eps``, on [0, 1].
+    """
+    white = torch.fft.rfft2(uniform_noise(x, seed)[:, :1])  # of a real image, so that its phases give one again
+    delta = torch.fft.irfft2(torch.fft.rfft2(x_adv - x) * torch.exp(1j * white.angle()), s=x.shape[-2:])
+    budget = L2rms(eps)
+    return budget.to_8bit(budget.project(x + delta, x), x)
+
+
+@dataclass(frozen=True)
+class SpectralNoise(Attack):
+    """A stricter control: noise with the size and the spectrum of what an attack finds, and nothing else of it.
+
+    ``like``: that attack; it is run at this ``eps`` and ``seed`` in its own norm, and its perturbation is
+    :func:`dissolved`. That keeps no bound on single samples: ``norm`` is "l2rms".
+    """
+
+    norm: str = "l2rms"
+    like: Attack | None = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not isinstance(self.like, Attack) or not self.like.needs_gradient:
+            raise ValueError(f"like must be an attack that follows gradients, such as PGD(eps), got {self.like!r}")
+        if self.norm != "l2rms":
+            raise ValueError('norm must be "l2rms": random phases keep the root mean square, not the largest sample')
+
+    def _attack(self, codec, x, objective):
+        found = self.like.with_(eps=self.eps, seed=self.seed)._attack(codec, x, objective)
+        source = to_8bit(x.detach())
+        x_adv = dissolved(source, found.x_adv, self.eps, self.seed + 1)
+        at = getattr(codec[0] if isinstance(codec, Sequence) else codec, "device", x.device)
+        with torch.no_grad():
+            value = objective.bind(codec, source.to(at, torch.float32), None)(x_adv.to(at, torch.float32))
+        return replace(found, x_adv=x_adv, objective=value.to(x.device), **achieved(source, x_adv))
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,7 @@ def _standard(seeds: tuple[int, ...]) -> tuple[Grid, ...]:
 
 def _transfer(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     how = {"PGD": attacks.PGD(EPS, steps=10), "DI-FGSM": attacks.DIFGSM(EPS, steps=10)}
+    alike = {"noise like PGD": attacks.SpectralNoise(EPS, like=how["PGD"])}
     noise = {"sign noise": attacks.RandomNoise(EPS, kind="sign")}
     if profile == "quick":
         codecs = {"bmshj2018-hyperprior": (1, 6), "cheng2020-anchor": (1,)}
@@ -127,7 +128,7 @@ def _transfer(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     weights, qualities = ("bundled", (1, 3, 6)) if profile == "standard" else ("zoo", (1, 3, 6))
     codecs = dict.fromkeys(ARCHS, qualities)
     common = {"targets": codecs | CLASSICAL_TARGETS, "images": "kodak", "weights": weights, "seeds": seeds}
-    common |= {"crop": 256, "every": 6} if profile == "standard" else {"shard": 4}
+    common |= {"crop": 256, "every": 3} if profile == "standard" else {"shard": 4}
     # one of each kind of entropy model and transform; the other three at that quality are the targets nobody attacked
     together = {
         "hyperprior, mbt2018 and cheng2020-anchor 3": [
@@ -138,6 +139,7 @@ def _transfer(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     }
     return (Grid(codecs=codecs, attacks={"PGD": how["PGD"]}, **common),
             Grid(codecs={"bmshj2018-hyperprior": (3,)}, attacks=noise, **common),
+            Grid(codecs=codecs, attacks=alike, **common),
             Grid(codecs={}, ensembles=together, attacks=how, **common),
             Grid(codecs=dict.fromkeys(ARCHS, (3,)), attacks={"DI-FGSM": how["DI-FGSM"]}, **common))  # fmt: skip
 

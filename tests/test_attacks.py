@@ -121,6 +121,29 @@ def test_a_blind_search_does_not_beat_the_gradient(hyperprior, crops):
     )
 
 
+def test_noise_with_an_attacks_spectrum_has_its_size_and_spectrum_and_not_its_strength(hyperprior, crops):
+    x = (crops * 0.8 + 0.1).clamp(0, 1)  # room, so that nothing is clipped
+    attack = attacks.PGD(EPS, steps=5)
+    found, noise = attack(hyperprior, x), attacks.SpectralNoise(EPS, like=attack.with_(eps=0.1))(hyperprior, x)
+    assert noise.rms == pytest.approx(found.rms, rel=0.03) and noise.linf.max() > EPS
+    power = [torch.fft.rfft2(r.x_adv - to_8bit(x)).abs().square() for r in (found, noise)]
+    bands = [p[..., :64, :].unflatten(-2, (4, 16))[..., :64].unflatten(-1, (4, 16)).mean((0, -1, -3)) for p in power]
+    assert torch.allclose(bands[1], bands[0], rtol=0.1)
+    flat = [(r.x_adv - to_8bit(x)).flatten(2) for r in (found, noise)]
+    covariance = [torch.einsum("bcn,bdn->cd", f, f) / f[0, 0].numel() for f in flat]
+    assert torch.allclose(covariance[1], covariance[0], rtol=0.1, atol=1e-5)  # the channels go together as before
+    assert noise.objective.mean() < 0.7 * found.objective.mean()
+    assert torch.equal(noise.x_adv[2:], attacks.SpectralNoise(EPS, like=attack)(hyperprior, x[2:]).x_adv)
+
+
+@pytest.mark.parametrize("like", [None, attacks.RandomNoise(EPS)])
+def test_noise_with_a_spectrum_needs_an_attack_to_take_it_from(like):
+    with pytest.raises(ValueError, match="like must be an attack that follows gradients"):
+        attacks.SpectralNoise(EPS, like=like)
+    with pytest.raises(ValueError, match="norm must be"):
+        attacks.SpectralNoise(EPS, norm="linf", like=attacks.PGD(EPS))
+
+
 def test_diverse_inputs_beat_noise(hyperprior, crops):
     # resized sources are rounded elsewhere, so this costs strength on the codec itself: it is meant to travel
     attack = attacks.DIFGSM(EPS, steps=8)
