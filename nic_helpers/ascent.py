@@ -308,21 +308,22 @@ class Attack:
         source = to_8bit(x.detach()).to(getattr(one, "device", x.device), torch.float32)
         quick = _at(codec, self.precision)
         surrogate = objective.surrogate if self.surrogate == "auto" else self.surrogate
-        value = judge = objective.bind(quick, source, surrogate)
-        rounds = surrogate in ("ste", None)
-        if not rounds:  # its values are not the codec's
-            shared = {"target": value.target} if hasattr(value, "target") else {}
-            judge = objective.bind(quick, source, None, **shared)
+        rounds, half = surrogate in ("ste", None), self.precision != "float32"
+        # what results are judged by: float32 and true rounding, where the values with the gradient are not that already
+        exact = objective.bind(_at(codec, "float32"), source, None) if half or not rounds else None
+        shared = {"target": exact.target} if hasattr(exact, "target") else {}
+        value = judge = objective.bind(quick, source, surrogate, **shared)
+        if not rounds:
+            judge = objective.bind(quick, source, None, **shared) if half else exact
         flat = objective.flat_at_source and (rounds or getattr(one, "always_rounds", False))
         with torch.random.fork_rng(devices=[source.device] if source.is_cuda else []):
             torch.manual_seed(self.seed)  # of the "noise" surrogate, the only one that draws
             bind = lambda other: objective.bind(quick, other, surrogate)  # noqa: E731
             state = self._run(Problem(source, budget, value, judge, flat, bind, self.judge_every))
             x_adv = budget.to_8bit(state.best, source)
-            # other digits than the codec's own, or an image that was never judged
-            if self.precision != "float32" or bool(state.best_value.isneginf().any()):
+            if half or bool(state.best_value.isneginf().any()):  # other digits, or an image that was never judged
                 with torch.no_grad():
-                    state.best_value = objective.bind(codec, source, None)(x_adv)
+                    state.best_value = (exact or objective.bind(codec, source, None))(x_adv)
         x_adv = to_8bit(x_adv.to(x.device, x.dtype))
         return AttackResult(
             x_adv, state.best_value.to(x.device), torch.stack(state.trace), state.gradients,
