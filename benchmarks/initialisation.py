@@ -20,7 +20,7 @@ from tqdm import tqdm
 from nic_helpers import attacks, images, load_codec, metrics
 from nic_helpers.codecs import real_bpp
 from nic_helpers.objectives import Distortion, Rate
-from nic_helpers.weights import checkpoints_dir
+from nic_helpers.weights import checkpoints_dir, read_weights
 
 EPSILONS = (2, 4, 8, 16)
 CROPS = ("kodim01", "kodim07", "kodim13", "kodim19")
@@ -35,7 +35,7 @@ def four_crops() -> torch.Tensor:
 
 def measure(path: Path, x: torch.Tensor, steps: int) -> dict:
     """One row: the codec in a file of weights, clean and attacked."""
-    codec = load_codec("bmshj2018-hyperprior", 3, path)
+    codec = load_codec("bmshj2018-hyperprior", int(read_weights(path).card["quality"]), path)
     coded = codec.roundtrip(x)
     clean, rate = metrics.psnr(x, coded.x_hat), torch.tensor(real_bpp(coded.streams, x))
     row = {"weights": f"{path.parent.name}/{path.stem}", "bpp": float(rate.mean()), "psnr": float(clean.mean())}

@@ -184,12 +184,15 @@ def ascend(
     state: Ascent | None = None,
     direction: Callable[[Tensor, Tensor], Tensor] | None = None,
     diverse: Callable[[Tensor, int], Tensor] | None = None,
+    project: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Ascent:
     """The loop: x' ← project(x' + step·direction(gradient, x')), keeping the best iterate of each image.
 
     ``first_gradient_at``: where the first gradient is taken, if not at ``start`` itself. ``direction``: default the
     budget's steepest. ``diverse(x', step)``: gradients are those of the objective for sources transformed like this.
+    ``project(x', x)``: default the budget's.
     """
+    project = project or p.budget.project
     direction = direction or (lambda gradient, x_adv: p.budget.steepest(gradient))
     state = state or Ascent.begin(start)
     x_adv = start
@@ -203,7 +206,7 @@ def ascend(
         state.gradients += 1
         if probe is x_adv:
             state.keep(x_adv, values)
-        x_adv = p.budget.project(x_adv + size * direction(gradient, probe), p.x)
+        x_adv = project(x_adv + size * direction(gradient, probe), p.x)
     state.keep(x_adv, p.judged(x_adv))
     return state
 

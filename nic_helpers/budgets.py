@@ -111,6 +111,14 @@ class L2rms:
         return (source + moved) / 255
 
 
+def onto_surface(budget: Linf | L2rms, x_adv: Tensor, x: Tensor) -> Tensor:
+    """x' moved along x' − x, in or out, until it is ``eps`` away, as far as [0, 1] has room."""
+    for _ in range(3):  # clipping shortens it again
+        delta = x_adv - x
+        x_adv = (x + delta * (budget.eps / budget.size(delta).clamp_min(1e-30))[:, None, None, None]).clamp(0, 1)
+    return budget.project(x_adv, x)
+
+
 def rms_at(psnr: float) -> float:
     """The root mean square, on [0, 1], of a perturbation whose ``psnr_input`` is this many dB: the eps of an "l2rms"
     budget for attacks that are compared at equal visibility."""

@@ -2,7 +2,7 @@
 
 A unit attacks a few images in one way and measures what that did to one or more codecs. It is plain data: another
 process or machine that has this package can do it, and it is known by a hash of its settings and of the weights' and the
-images' content. The program itself is not in it: who changes an attack takes a new folder (rows tell the versions).
+images' content. The program itself is not in it: who changes an attack takes a new folder (each row has its hash).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from nic_helpers.codecs import Coded, load_codec
 from nic_helpers.images import centre_crop, load_named_images, to_uint8
 from nic_helpers.metrics import before_after
 from nic_helpers.models import ARCHITECTURES
-from nic_helpers.settings import get_device
+from nic_helpers.settings import get_device, program_sha256
 from nic_helpers.weights import expected_sha256
 
 SAME = 1e-4  # between a decoded image and the encoder's: a batch's last digits differ from an image's; a level is 4e-3
@@ -321,6 +321,6 @@ def _run_unit(unit: Unit) -> pd.DataFrame:
 
 @functools.cache
 def versions() -> str:
-    """What computed a row: the project's, torch's, CompressAI's and Python's versions."""
-    return (f"nic_helpers {__version__}, torch {torch.__version__}, compressai {compressai.__version__}, "
+    """What computed a row: the project's version and the hash of its program, torch's, CompressAI's, Python's versions."""
+    return (f"nic_helpers {__version__}+{program_sha256()[:12]}, torch {torch.__version__}, compressai {compressai.__version__}, "
             f"Python {platform.python_version()}")  # fmt: skip

@@ -1,11 +1,12 @@
 """Attacks that hide: along what a mean square does not see, in high frequencies, in colour.
 
 They have no norm ball of their own, so they are compared at equal visibility: eps is the root mean square that a target
-``psnr_input`` allows (:func:`nic_helpers.budgets.rms_at`), and each iterate is scaled back to it.
+``psnr_input`` allows (:func:`nic_helpers.budgets.rms_at`), and each iterate is scaled to it, in or out.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,12 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nic_helpers.ascent import Adam, Ascent, Attack, Iterative, ascend, falling, uniform_noise
+from nic_helpers.budgets import onto_surface
 
 
 @dataclass(frozen=True)
 class MADC(Iterative):
     """Maximum differentiation competition's attack, as in arXiv 2411.11795: sign steps along the part of the gradient
-    that leaves the mean square of δ unchanged, δ scaled back to the ball after each."""
+    that leaves the mean square of δ unchanged, δ scaled to the budget after each.
+
+    There δ is only scaled back, into the ball. But the sign of that part is not across δ any more, and may shorten it:
+    the attack would be compared at a smaller perturbation than the others.
+    """
 
     norm: str = "l2rms"
     judge_every: ClassVar[int] = 5  # its best iterate is often one in the middle
@@ -30,7 +36,8 @@ class MADC(Iterative):
             normal = delta / delta.pow(2).sum((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-30)  # 0 where δ is
             return (gradient - (gradient * normal).sum((1, 2, 3), keepdim=True) * normal).sign()
 
-        return ascend(p, p.x, self.step_sizes, self._first_gradient_at(p), direction=direction)
+        surface = functools.partial(onto_surface, p.budget)
+        return ascend(p, p.x, self.step_sizes, self._first_gradient_at(p), direction=direction, project=surface)
 
 
 def haar_low(x: Tensor) -> Tensor:
@@ -43,8 +50,8 @@ class SSAH(Attack):
     """Low frequencies kept, after Luo et al. 2022 (arXiv 2203.05151): Adam on the objective minus ``smoothness`` times a
     smooth L1 distance between the low Haar bands of x' and x.
 
-    Both terms' gradients are brought to the same size first (our reading), so that ``smoothness`` means the same for
-    every codec and objective. Sides of at least 2 pixels; an odd last row or column is free.
+    The objective's gradient is brought to size 1 first (our reading), so that ``smoothness`` means the same for every
+    codec and objective. Sides of at least 2 pixels; an odd last row or column is free.
     """
 
     norm: str = "l2rms"
@@ -71,10 +78,8 @@ class SSAH(Attack):
                 v = x_adv.detach().requires_grad_(True)
                 (penalty,) = torch.autograd.grad(F.smooth_l1_loss(haar_low(v), low, reduction="sum", beta=self.eps), v)
             uphill = p.budget.steepest(gradient) - self.smoothness * penalty
-            delta = x_adv + size * adam.direction(uphill) - p.x
             # out to the ball's surface, too: the penalty is to turn δ, not to shorten it
-            delta = delta * (self.eps / p.budget.size(delta).clamp_min(1e-30))[:, None, None, None]
-            x_adv = p.budget.project(p.x + delta, p.x)
+            x_adv = onto_surface(p.budget, x_adv + size * adam.direction(uphill), p.x)
         state.keep(x_adv, p.judged(x_adv))
         return state
 

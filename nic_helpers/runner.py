@@ -17,7 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from nic_helpers.settings import PROJECT, data_dir
+from nic_helpers.settings import PROJECT, data_dir, program_sha256
 
 PROFILES = ("quick", "standard", "full")
 FOLDERS = ("NIC_KODAK_DIR", "NIC_DATA_DIR", "NIC_BUILD_DIR")
@@ -88,9 +88,12 @@ def plan(notebooks: list[Path], profile: str, extra: dict) -> list[Job]:
         if not any(name in names for names in known.values()):
             have = sorted({n for names in known.values() for n in names})
             raise UsageError(f"no chosen notebook has a parameter {name!r}: there are {', '.join(have)}")
-    package = hashlib.sha256()
-    inputs = [*sorted((PROJECT / "nic_helpers").glob("*.py")), PROJECT / "constraints.txt"]
-    for path in [*inputs, data_dir() / "checkpoints" / "manifest.json", *sorted((data_dir() / "reference").glob("*"))]:
+    package = hashlib.sha256(program_sha256().encode())
+    for path in [
+        PROJECT / "constraints.txt",
+        data_dir() / "checkpoints" / "manifest.json",
+        *sorted((data_dir() / "reference").glob("*")),
+    ]:
         if path.is_file():
             package.update(path.read_bytes())
     settings = {k: os.environ.get(k) for k in ("NIC_KODAK_DIR", "NIC_DEVICE", "NIC_SWEEP_HOURS")}

@@ -10,12 +10,23 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import os
 from pathlib import Path
 
 import torch
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+
+@functools.cache
+def program_sha256() -> str:
+    """SHA-256 over this package's source files: which program it was, between two versions."""
+    digest = hashlib.sha256()
+    for path in sorted((PROJECT / "nic_helpers").glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def data_dir() -> Path:

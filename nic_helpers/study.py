@@ -57,8 +57,9 @@ def _adam(steps: int, reach: int, ftda: int) -> dict[str, Contestant]:
         f"SRDA {name}": Contestant(attacks.SRDA(EPS, angle=angle, steps=steps, reach=reach))
         for name, angle in DIRECTIONS.items()
     }
+    soft = {"steps": steps, "reach": reach, "temperature": 0.01}  # one that weighs the qualities: see notebook 06
     arda = {
-        f"ARDA {name}": Contestant(attacks.ARDA(EPS, angle=DIRECTIONS[name], steps=steps, reach=reach), together=True)
+        f"ARDA {name}": Contestant(attacks.ARDA(EPS, angle=DIRECTIONS[name], **soft), together=True)
         for name in ("rate", "both", "distortion")
     }
     return srda | arda | {"FTDA": Contestant(attacks.FTDA(EPS, steps=ftda))}

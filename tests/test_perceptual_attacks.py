@@ -31,7 +31,7 @@ def low_share(delta):
 def test_they_reach_the_visibility_asked_for_and_beat_noise_at_it(attack, hyperprior, crops):
     result = attack(hyperprior, crops)
     assert torch.equal(result.x_adv, to_8bit(result.x_adv))
-    assert result.psnr_input.min() >= PSNR - 0.01 and result.psnr_input.max() < PSNR + 0.5
+    assert result.psnr_input.min() >= PSNR - 0.01 and result.psnr_input.max() < PSNR + 0.2  # rounding may shorten it
     value = Distortion().bind(hyperprior, to_8bit(crops), None)
     noise = attacks.RandomNoise(rms_at(PSNR), norm="l2rms")(hyperprior, crops)
     assert (value(result.x_adv) > value(noise.x_adv)).all()
@@ -74,9 +74,10 @@ def test_chroma_keeps_saturated_pixels_luma_too(hyperprior):
     assert luma.abs().max() <= 1.01 / 255
 
 
-def test_madc_s_step_keeps_the_mean_square(hyperprior, crops):
-    # along the gradient's part across δ, and scaled back: after the first steps the size stays what it was
-    result = attacks.MADC(rms_at(PSNR), steps=6)(hyperprior, crops)
+@pytest.mark.parametrize("steps", [6, 30])
+def test_madc_keeps_the_mean_square_whatever_the_steps(steps, hyperprior, crops):
+    # a sign step may shorten δ, and nothing must be lost of the visibility that attacks are compared at
+    result = attacks.MADC(rms_at(PSNR), steps=steps)(hyperprior, crops)
     torch.testing.assert_close(result.rms, torch.full_like(result.rms, rms_at(PSNR)), rtol=0.01, atol=0)
 
 
