@@ -41,7 +41,8 @@ random weights and from an imitation of that hyperprior (`imitate_hyperprior`), 
 ## The bundled codecs' runs
 
 *First* and *last* are the validation losses at the first and the last row of the log (the entropy model's runs start
-from transforms that are trained already).
+from transforms that are trained already). *Bundled: hours* is what a bundled codec has cost with all that it begins from.
+All these runs together took {hours} hours of one CPU thread. Quality against time is in `logs/`, a row a checkpoint.
 
 {bundled}
 
@@ -51,7 +52,7 @@ One hyperprior, one schedule, two starts: principal components, and random weigh
 at quality 3. The random start has the same validation loss after 12000, at a lower rate and a lower PSNR; `control/random` is
 that one 3000 steps later, at the λ of quality 4, where its rate and its PSNR on the validation photographs come to those of
 `control/pca` (logs: `control-pca` at 250, `control-random-4` at its end). Four Kodak crops of 256²: rate (bits per pixel),
-PSNR (dB), what PGD takes from the PSNR to the source and by how much an attack on the rate lengthens the file, 20 gradient
+PSNR (dB; on these crops the two are further apart than on the validation photographs), what PGD takes from the PSNR to the source and by how much an attack on the rate lengthens the file, 20 gradient
 evaluations at ε = 2, 4, 8, 16 of 255; and checkpoints along the runs (`benchmarks/initialisation.py`).
 
 {control}
@@ -79,8 +80,12 @@ def _bundled(r: Run, log: pd.DataFrame) -> dict:
     return {"run": r.name, "codec": s.arch, "q": s.quality, "N, M": "{}, {}".format(*s.widths),
             "begins from": r.after or s.start, "learns": s.only or "all", "steps": int(last["step"]),
             "minutes": round(last["seconds"] / 60, 1), "first": round(log["val_loss"].iloc[0], 4),
-            "last": round(last["val_loss"], 4), "bpp": round(last["val_bpp"], 4), "PSNR": round(last["val_psnr"], 2),
-            "bundled": "yes" if r.bundle else ""}  # fmt: skip
+            "last": round(last["val_loss"], 4), "bpp": round(last["val_bpp"], 4), "PSNR": round(last["val_psnr"], 2)}  # fmt: skip
+
+
+def _hours(runs: dict[str, Run], minutes: dict[str, float], name: str | None) -> float:
+    """Hours of a run with all that it begins from."""
+    return minutes.get(name, 0) / 60 + _hours(runs, minutes, runs[name].after) if name else 0.0
 
 
 def main() -> None:
@@ -91,17 +96,24 @@ def main() -> None:
     a = p.parse_args()
     folder = data_dir() / "recipes"
     tables = {}
-    for part, describe in (("comparison", _compared), ("bundled", _bundled)):
+    for part, describe in (("comparison", _compared), ("bundled", _bundled), ("control", None)):
         rows = []
-        for r in read_recipe(folder / f"{part}.toml", a.out or Path("data/training")):
+        runs = {r.name: r for r in read_recipe(folder / f"{part}.toml", a.out or Path("data/training"))}
+        for r in runs.values():
             log = (r.folder(a.out) / "log.csv") if a.out else folder / "logs" / f"{r.name}.csv"
             if not log.is_file() or (part == "comparison" and not r.name.startswith("compare-")):
                 continue
-            rows.append(describe(r, pd.read_csv(log)))
             if a.write and a.out:
                 (folder / "logs").mkdir(exist_ok=True)
                 shutil.copyfile(log, folder / "logs" / f"{r.name}.csv")
-        tables[part] = _markdown(pd.DataFrame(rows))
+            if describe:
+                rows.append(describe(r, pd.read_csv(log)))
+        if part == "bundled":
+            minutes = {row["run"]: row["minutes"] for row in rows}
+            for row in rows:
+                row["bundled: hours"] = round(_hours(runs, minutes, row["run"]), 1) if runs[row["run"]].bundle else ""
+            tables["hours"] = f"{sum(minutes.values()) / 60:.1f}"
+        tables[part] = _markdown(pd.DataFrame(rows)) if rows else ""
     control = data_dir() / "results" / "control_initialisation.csv"
     tables["control"] = _markdown(pd.read_csv(control).round(2)) if control.is_file() else "Not measured yet."
     page = PAGE.format(**tables)
