@@ -51,9 +51,10 @@ All these runs together took {hours} hours of one CPU thread. Quality against ti
 One hyperprior, one schedule, two starts: principal components, and random weights. `control/pca` is the first after 250 steps
 at quality 3. The random start has the same validation loss after 12000, at a lower rate and a lower PSNR; `control/random` is
 that one 3000 steps later, at the λ of quality 4, where its rate and its PSNR on the validation photographs come to those of
-`control/pca` (logs: `control-pca` at 250, `control-random-4` at its end). Four Kodak crops of 256²: rate (bits per pixel),
-PSNR (dB; on these crops the two are further apart than on the validation photographs), what PGD takes from the PSNR to the source and by how much an attack on the rate lengthens the file, 20 gradient
-evaluations at ε = 2, 4, 8, 16 of 255; and checkpoints along the runs (`benchmarks/initialisation.py`).
+`control/pca` (logs: `control-pca` at 250, `control-random-4` at its end). Four Kodak crops of 256²: rate (bits per pixel)
+and PSNR (dB; here the two are further apart than on the validation photographs), what PGD takes from the PSNR to the source
+and by how much an attack on the rate lengthens the file, 20 gradient evaluations at ε = 2, 4, 8, 16 of 255; and checkpoints
+along the runs (`benchmarks/initialisation.py`).
 
 {control}
 """

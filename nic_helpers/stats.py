@@ -38,7 +38,8 @@ def _quantiles(n: int, level: float) -> list[float]:
 def bootstrap(values, resamples: int = 10_000, level: float = 0.95, seed: int = 0) -> Interval:
     """Mean of one value per image with its bootstrap interval over images (NaNs are an error).
 
-    Percentiles, expanded for few images; of one image it is the value itself. For a paired comparison give the differences. Deterministic for a seed.
+    Percentiles, expanded for few images; of one image it is the value itself. For a paired comparison give the
+    differences. Deterministic for a seed.
     """
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or not len(values):

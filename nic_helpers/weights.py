@@ -52,6 +52,7 @@ _BRANCH = re.compile(r"(?P<block>g_[as]\.\d+)\.(conv1|conv2|conv|subpel_conv\.0|
 _SCALE = ".scale"
 _CAUSAL_TAPS = 12  # of the context model's 5×5 window, in raster order: the rest is masked, and not stored
 MANIFEST = "manifest.json"
+CONTROL = "control"  # the folder of weights that are no codec's own: a control's (data/recipes/README.md)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Weights:
     """A codec's parameters and where they came from."""
 
     state: dict[str, Tensor] = field(repr=False)
-    source: str  # "bundled", "zoo" or "file"
+    source: str  # "bundled", "zoo", "control/…" or "file"
     file: str
     sha256: str
     lmbda: float
@@ -93,9 +94,10 @@ def bundled_qualities(arch: str) -> list[int]:
 
 
 def load_weights(arch: str, quality: int, weights: str | Path = "bundled") -> Weights:
-    """Weights for one codec: ``"bundled"``, ``"zoo"`` (downloaded once), or the path of a file.
+    """Weights for one codec: ``"bundled"``, ``"zoo"`` (downloaded once), ``"control/NAME"``, or the path of a file.
 
-    A file is either ours (``.safetensors``) or CompressAI's form (a state dict, or one under "state_dict" or "model").
+    The control's are one hyperprior trained from two starts: "control/pca" at quality 3, "control/random" at quality 4. A
+    file is either ours (``.safetensors``) or CompressAI's form (a state dict, or one under "state_dict" or "model").
     Raises ValueError for an unknown codec, quality or a wrong hash (with what there is), FileNotFoundError for a missing
     file, ConnectionError when the zoo cannot be reached.
     """
@@ -107,16 +109,26 @@ def load_weights(arch: str, quality: int, weights: str | Path = "bundled") -> We
         return _bundled(arch, quality)
     if weights == "zoo":
         return _zoo(arch, quality)
-    path = Path(weights)
+    control = _control()
+    named = control.get(str(weights))
+    path = checkpoints_dir() / f"{weights}.safetensors" if named else Path(weights)
     if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}: weights must be 'bundled', 'zoo' or the path of a file")
-    found = read_weights(path, "file", quality)
+        have = ", ".join(map(repr, ("bundled", "zoo", *control)))
+        raise FileNotFoundError(f"no weights at {path}: weights must be {have} or the path of a file")
+    found = read_weights(path, str(weights) if named else "file", quality, named)
     for key, wanted in (("arch", arch), ("quality", str(quality))):
         if key == "quality" and ARCHITECTURES[arch].variable:
             continue
         if found.card.get(key, wanted) != wanted:
             raise ValueError(f"{path} holds weights of {key} {found.card[key]}, not {wanted}")
     return found
+
+
+def _control() -> dict[str, str]:
+    """The control's weights: "control/NAME" -> SHA-256."""
+    path = checkpoints_dir() / CONTROL / MANIFEST
+    listed = json.loads(path.read_text()) if path.is_file() else {}
+    return {f"{CONTROL}/{name}": digest for name, digest in listed.items()}
 
 
 def expected_sha256(arch: str, quality: int, weights: str | Path = "bundled") -> str:
@@ -197,7 +209,11 @@ def read_weights(path: Path, source: str = "file", quality: int = 0, expected: s
     if expected and not digest.startswith(expected):
         raise ValueError(
             f"{path} is damaged or not the file it should be: its SHA-256 begins {digest[:12]}, expected {expected[:12]}. "
-            + ("Restore it with git checkout." if source == "bundled" else "It is fetched again once it is gone.")
+            + (
+                "Restore it with git checkout."
+                if source not in ("zoo", "file")
+                else "It is fetched again once it is gone."
+            )
         )
     card: dict[str, str] = {}
     try:

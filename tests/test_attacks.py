@@ -215,11 +215,24 @@ def test_attacks_beat_noise_and_pgd_beats_fgsm(name, crops, request):
     assert pgd < fgsm < sign < uniform
 
 
-def test_stronger_with_eps_and_with_steps(hyperprior, crops):
-    by_eps = [damage(hyperprior, crops, attacks.FGSM(level / 255)) for level in (1, 2, 4, 8, 16)]
+@pytest.mark.parametrize("name", ["hyperprior", "cheng"])
+def test_pgd_beats_fgsm_with_as_many_restarts(name, crops, request):
+    codec, n = request.getfixturevalue(name), 8
+    fgsm, pgd = attacks.FGSM(EPS, restarts=n), attacks.PGD(EPS, steps=n)
+    assert fgsm(codec, crops[:1]).gradients == pgd(codec, crops[:1]).gradients == n
+    assert damage(codec, crops, pgd) <= damage(codec, crops, fgsm)
+
+
+@pytest.mark.parametrize("kind", ["fgsm", "pgd", "mifgsm", "apgd", "ftda", "madc"])
+def test_stronger_with_eps_and_with_steps(kind, hyperprior, crops):
+    attack = {"fgsm": attacks.FGSM, "pgd": attacks.PGD, "mifgsm": attacks.MIFGSM, "apgd": attacks.APGD, "ftda": attacks.FTDA,
+              "madc": attacks.MADC}[kind]  # fmt: skip
+    few = {} if kind == "fgsm" else {"steps": 8}
+    by_eps = [damage(hyperprior, crops, attack(level / 255, **few)) for level in (1, 2, 4, 8)]
     assert by_eps == sorted(by_eps, reverse=True)
-    by_steps = [damage(hyperprior, crops, attacks.PGD(EPS, steps=n)) for n in (1, 4, 16)]
-    assert by_steps == sorted(by_steps, reverse=True)
+    if kind != "fgsm":
+        by_steps = [damage(hyperprior, crops, attack(EPS, steps=n)) for n in (2, 6, 18)]
+        assert by_steps == sorted(by_steps, reverse=True)
 
 
 def test_the_best_iterate_is_kept(hyperprior, crops):

@@ -62,6 +62,21 @@ def bundled_copy(tmp_path, monkeypatch):
     return path
 
 
+@pytest.mark.parametrize("name, quality", [("control/pca", 3), ("control/random", 4)])
+def test_the_control_s_weights_have_names(name, quality, tmp_path, monkeypatch, x):
+    shutil.copytree(checkpoints_dir() / "control", tmp_path / "checkpoints" / "control")
+    monkeypatch.setenv("NIC_DATA_DIR", str(tmp_path))
+    codec = load_codec("bmshj2018-hyperprior", quality, name)
+    assert codec.weights.source == name and codec.reconstruct(x[:1]).shape == x[:1].shape
+    with pytest.raises(ValueError, match="of quality"):
+        load_codec("bmshj2018-hyperprior", 1, name)
+    (tmp_path / "checkpoints" / f"{name}.safetensors").write_bytes(b"no weights")
+    with pytest.raises(ValueError, match=r"damaged .* git checkout"):
+        load_codec("bmshj2018-hyperprior", quality, name)
+    with pytest.raises(FileNotFoundError, match="'control/pca', 'control/random' or the path"):
+        load_codec("bmshj2018-hyperprior", quality, "control/nobody")
+
+
 def test_a_bundled_file_with_a_wrong_hash_is_refused(bundled_copy):
     content = bytearray(bundled_copy.read_bytes())
     content[-1] ^= 1
@@ -100,7 +115,7 @@ def test_files_that_hold_no_weights_are_refused_without_running_them(tmp_path):
         with pytest.raises(ValueError, match=name):
             load_weights("bmshj2018-hyperprior", 3, tmp_path / name)
     assert not (tmp_path / "ran").exists()
-    with pytest.raises(FileNotFoundError, match="'bundled', 'zoo' or the path"):
+    with pytest.raises(FileNotFoundError, match=r"'bundled', 'zoo'.* or the path"):
         load_weights("bmshj2018-hyperprior", 3, "zo")
 
 
