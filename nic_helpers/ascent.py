@@ -216,8 +216,11 @@ def batch_size(codec, x: Tensor) -> int:
     """How many images of x [B, 3, H, W] to attack at once: a few on a CPU, as many as its memory holds on a GPU.
 
     A CPU is as fast with a few as with many, and caches hold them. On a GPU an image's activations take about 50·N
-    bytes a pixel in the plain codecs and 150·N in Cheng2020 (N: the width); a fifth of the memory stays free.
+    bytes a pixel in the plain codecs and 150·N in Cheng2020 (N: the width); a fifth of the memory stays free. Of several
+    codecs (a list) each holds activations of its own, so the images are fewer.
     """
+    if isinstance(codec, Sequence):
+        return max(1, min(batch_size(c, x) for c in codec) // len(codec))
     pixels = x.size(2) * x.size(3)
     device = torch.device(getattr(codec, "device", "cpu"))
     if device.type != "cuda":
@@ -288,7 +291,7 @@ class Attack:
         return Distortion()
 
     def _in_batches(self, codec, x: Tensor, objective) -> AttackResult:
-        size = min(len(x), self.batch or batch_size(codec[0] if isinstance(codec, Sequence) else codec, x))
+        size = min(len(x), self.batch or batch_size(codec, x))
         results, done = [], 0
         while done < len(x):
             part = None

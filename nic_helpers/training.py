@@ -53,9 +53,7 @@ class Settings:
     side_warmup: float = 0.0  # with only: share of the steps in which the side information's price rises from 0 to 1
     imitate: int = 0  # with only, for mbt2018-mean from the scale hyperprior: steps in which h_a learns to give its z
     mixed: bool = False  # the synthesis sees rounded latents (straight-through), the entropy model noisy ones
-    compile: bool = (
-        False  # torch.compile the transforms (on a GPU with CUDA graphs); pays in long runs (recipes/README.md)
-    )
+    compile: bool = False  # torch.compile the transforms (on a GPU with CUDA graphs): for long runs, it takes minutes
     centred: bool = False  # steps as if the inputs of every convolution had mean zero: see Centring
     ema: float = 0.0  # decay of an average of the weights over the steps, exported in their place
     lmbda: float = field(init=False)

@@ -159,7 +159,7 @@ def _bundled(arch: str, quality: int) -> Weights:
         what = f"qualities {_listed(have)}" if have else "none; bundled codecs: " + ", ".join(
             sorted({v["arch"] for v in entries.values()}))  # fmt: skip
         raise ValueError(f"no bundled weights for {arch} at quality {quality!r} (bundled for {arch}: {what}); "
-                         "weights='zoo' has every quality of CompressAI's")  # fmt: skip
+                         "weights='zoo' has every quality that CompressAI trained for MSE")  # fmt: skip
     path = checkpoints_dir() / name
     if not path.is_file():
         raise FileNotFoundError(f"{path} is listed in {MANIFEST} but missing: restore it with git checkout")

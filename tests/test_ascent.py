@@ -186,6 +186,8 @@ def test_a_cpu_takes_a_few_images_at_once_and_never_none(hyperprior):
         return batch_size(hyperprior, torch.empty(9, 3, side, side))
 
     assert [size(s) for s in (64, 256, 512, 768, 2048)] == [64, 4, 1, 1, 1]
+    assert batch_size([hyperprior] * 3, torch.empty(9, 3, 64, 64)) == 21  # each of them holds activations
+    assert batch_size([hyperprior] * 3, torch.empty(9, 3, 512, 512)) == 1
 
 
 # ---------------------------------------------------------------------------------------------------- settings
