@@ -4,8 +4,9 @@ NIC_KODAK_DIR=… python benchmarks/all_attacks.py                 # eight image
 NIC_KODAK_DIR=… python benchmarks/all_attacks.py --summary       # the tables of the last run again
 
 Two budgets: ε = 8/255 for the attacks that bound every sample, and, for those that bound the root mean square, the one that
-FGSM's ±8 has (8/255). Every attack raises the distortion to the clean reconstruction but the last four, which aim at the
-rate or at both. Rows go to data/results/all_attacks.csv as each attack ends; a run started again does what is missing.
+FGSM's ±8 has (8/255). Every attack raises the distortion to the clean reconstruction but the last eight, which aim at the
+rate, at the distortion to the input, or at both. ARDA is one image against qualities 1, 3 and 6, measured on 3. Rows go to
+data/results/all_attacks.csv as each attack ends; a run started again does what is missing.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from nic_helpers.settings import data_dir
 
 EPS = 8 / 255
 CODECS = (("bmshj2018-hyperprior", 3), ("mbt2018", 3), ("cheng2020-anchor", 3))
+TOGETHER = (1, 3, 6)  # the qualities that ARDA attacks at once
 RESULTS = "all_attacks.csv"
 
 
@@ -52,7 +54,6 @@ def contestants(steps: int, queries: int) -> dict[str, tuple[str, attacks.Attack
         "PGD": attacks.PGD(EPS, steps=steps, **l2),
         "MI-FGSM": attacks.MIFGSM(EPS, steps=steps, **l2),
         "APGD": attacks.APGD(EPS, steps=steps, **l2),
-        "SRDA, 90°": attacks.SRDA(EPS, steps=steps - half, reach=half),
         "FTDA": attacks.FTDA(EPS, steps=steps),
         "MADC": attacks.MADC(EPS, steps=steps),
         "SSAH": attacks.SSAH(EPS, steps=steps),
@@ -61,9 +62,11 @@ def contestants(steps: int, queries: int) -> dict[str, tuple[str, attacks.Attack
     other = {
         "PGD on the rate": ("linf", attacks.PGD(EPS, steps=steps), Rate()),
         "PGD on the rate, rms": ("l2rms", attacks.PGD(EPS, steps=steps, **l2), Rate()),
-        "SRDA, 0°": ("l2rms", attacks.SRDA(EPS, steps=steps - half, reach=half, angle=0.0), None),
-        "SRDA, 45°": ("l2rms", attacks.SRDA(EPS, steps=steps - half, reach=half, angle=45.0), None),
     }
+    split = {"steps": steps - half, "reach": half}
+    for angle in (0.0, 45.0, 90.0):
+        other[f"SRDA, {angle:g}°"] = ("l2rms", attacks.SRDA(EPS, angle=angle, **split), None)
+        other[f"ARDA, {angle:g}°"] = ("l2rms", attacks.ARDA(EPS, angle=angle, temperature=0.01, **split), None)
     plain = {
         f"{n} ({b})": (b, a, Distortion()) for b, group in (("linf", sign), ("l2rms", ball)) for n, a in group.items()
     }
@@ -93,7 +96,8 @@ def measure(a: argparse.Namespace, path: Path) -> pd.DataFrame:
             if len(same) != len(chosen):
                 jobs.append((codec, key, budget, settings, objective))
     for codec, key, budget, settings, objective in tqdm(jobs, desc="attacks"):
-        result = settings(codec, x, objective)
+        several = [load_codec(codec.name, q) for q in TOGETHER] if isinstance(settings, attacks.ARDA) else codec
+        result = settings(several, x, objective)
         rows = metrics.before_after(codec, x, result.x_adv, list(chosen)).assign(
             **key, budget=budget, gradients=result.gradients, seconds=result.seconds / len(chosen)
         )
