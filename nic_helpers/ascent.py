@@ -129,9 +129,8 @@ class Problem:
         return values
 
     def _differentiate(self, values_at: Callable[[Tensor, Rows], Tensor], x_adv: Tensor) -> tuple[Tensor, Tensor]:
-        values, gradient = x_adv.new_full((len(x_adv),), -torch.inf), torch.zeros_like(x_adv)
         if not bool(self.active.any()):
-            return values, gradient
+            return x_adv.new_full((len(x_adv),), -torch.inf), torch.zeros_like(x_adv)
         rows = _rows(self.active)
         part = x_adv[rows].detach().requires_grad_(True)
         with torch.enable_grad():  # also for callers under no_grad
@@ -139,13 +138,17 @@ class Problem:
             if not found.requires_grad:
                 raise ValueError("this objective has no gradient through this codec: use Square, which needs none")
             (slope,) = torch.autograd.grad(found.sum(), part)
-        sound = found.detach().isfinite() & slope.isfinite().flatten(1).all(1)
+        found = found.detach()
+        sound = found.isfinite() & slope.flatten(1).sum(1).isfinite()  # a sum is finite where all that it adds is
+        if isinstance(rows, slice) and bool(sound.all()):
+            return found, slope
         if not bool(sound.all()):
             lost = torch.arange(len(x_adv), device=x_adv.device)[rows][~sound].tolist()
             warnings.warn(f"image(s) {lost} of the batch: the gradient is not finite. They are stopped and keep their "
                           "best so far.", stacklevel=2)  # fmt: skip
             self.active[lost] = False
-        values[rows] = torch.where(sound, found.detach(), -torch.inf)
+        values, gradient = x_adv.new_full((len(x_adv),), -torch.inf), torch.zeros_like(x_adv)
+        values[rows] = torch.where(sound, found, -torch.inf)
         gradient[rows] = torch.where(sound[:, None, None, None], slope, 0.0)
         return values, gradient
 
@@ -171,8 +174,9 @@ class Ascent:
     def keep(self, x_adv: Tensor, values: Tensor) -> None:
         """Remember the images that beat their best so far."""
         better = values > self.best_value
-        self.best = torch.where(better[:, None, None, None], x_adv.detach(), self.best)
-        self.best_value = torch.where(better, values, self.best_value)
+        if bool(better.any()):
+            self.best = torch.where(better[:, None, None, None], x_adv.detach(), self.best)
+            self.best_value = torch.where(better, values, self.best_value)
         self.trace.append(torch.where(values == -torch.inf, torch.nan, values).cpu())
 
 
