@@ -95,16 +95,12 @@ class Problem:
         self.active = torch.ones(len(self.x), dtype=torch.bool, device=self.x.device)
 
     def as_8bit(self, x_adv: Tensor, rows: Rows = slice(None)) -> Tensor:
-        """The 8-bit images inside the budget that x' stands for; the gradient passes unchanged."""
-        return x_adv + (self.budget.to_8bit(x_adv.detach(), self.x[rows]) - x_adv).detach()
+        """The 8-bit images inside the budget that x' stands for."""
+        return self.budget.to_8bit(x_adv.detach(), self.x[rows])
 
     def value_and_gradient(self, x_adv: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
-        """Objective [B] of the 8-bit images that x' stands for (−∞ where it is not judged), and its gradient."""
-
-        def values_at(v: Tensor, rows: Rows) -> Tensor:
-            return self.value(self.as_8bit(v, rows), rows)
-
-        values, gradient = self._differentiate(values_at, x_adv)
+        """Objective [B] of the 8-bit images that x' stands for (−∞ where it is not judged), and its gradient there."""
+        values, gradient = self._differentiate(self.value, x_adv)
         if self.judge is not self.value:
             values = self.judged(x_adv) if step % self.judge_every == 0 else torch.full_like(values, -torch.inf)
         return values, gradient
@@ -113,7 +109,7 @@ class Problem:
         """Gradient [B, 3, H, W] of the objective for the transformed sources at the transformed x'."""
 
         def values_at(v: Tensor, rows: Rows) -> Tensor:
-            return self.bind(transform(self.x[rows]))(transform(self.as_8bit(v, rows)))
+            return self.bind(transform(self.x[rows]))(transform(v))
 
         return self._differentiate(values_at, x_adv)[1]
 
@@ -132,7 +128,7 @@ class Problem:
         if not bool(self.active.any()):
             return x_adv.new_full((len(x_adv),), -torch.inf), torch.zeros_like(x_adv)
         rows = _rows(self.active)
-        part = x_adv[rows].detach().requires_grad_(True)
+        part = self.as_8bit(x_adv[rows], rows).requires_grad_(True)
         with torch.enable_grad():  # also for callers under no_grad
             found = values_at(part, rows)
             if not found.requires_grad:
@@ -210,7 +206,7 @@ def ascend(
         state.gradients += 1
         if probe is x_adv:
             state.keep(x_adv, values)
-        x_adv = project(x_adv + size * direction(gradient, probe), p.x)
+        x_adv = project(torch.add(x_adv, direction(gradient, probe), alpha=size), p.x)
     state.keep(x_adv, p.judged(x_adv))
     return state
 

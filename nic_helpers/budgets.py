@@ -52,13 +52,13 @@ class Linf:
 
     def project(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """The nearest point inside the ball around x and inside [0, 1]."""
-        return torch.minimum(torch.maximum(x_adv, x - self.eps), x + self.eps).clamp(0, 1)
+        return x_adv.clamp((x - self.eps).clamp_(min=0), (x + self.eps).clamp_(max=1))
 
     def to_8bit(self, x_adv: Tensor, x: Tensor) -> Tensor:
         """x' rounded to the 8-bit grid, still inside the ball around the 8-bit image x."""
-        source = torch.round(x * 255)
-        moved = torch.round(x_adv * 255)
-        return torch.minimum(torch.maximum(moved, source - self.levels), source + self.levels).clamp(0, 255) / 255
+        source = (x * 255).round_()
+        low, high = (source - self.levels).clamp_(min=0), (source + self.levels).clamp_(max=255)
+        return (x_adv * 255).round_().clamp_(low, high).div_(255)
 
 
 @dataclass(frozen=True)
