@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from nic_helpers import bitstream
 from nic_helpers.entropy import EntropyCoder
 from nic_helpers.images import check_images
+from nic_helpers.memory import keep_freed_memory
 from nic_helpers.models import ARCHITECTURES, QUANTISERS, Walk, medians, walk
 from nic_helpers.settings import get_device
 from nic_helpers.weights import Weights, bundled_qualities, load_weights
@@ -86,6 +87,8 @@ class NeuralCodec:
 
     def __init__(self, name: str, quality: int, weights: Weights, device: torch.device):
         self.name, self.quality, self.weights, self.device = name, quality, weights, device
+        if device.type == "cpu":
+            keep_freed_memory()
         self.lmbda = weights.lmbda
         self.arch = ARCHITECTURES[name]
         try:

@@ -33,6 +33,7 @@ class Dataset:
         self.folder = Path(folder)
         self._rows, self._failed = self.folder / "rows", self.folder / "failed"
         self._found: dict[str, Path] = {}
+        self._writes = False
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -48,16 +49,22 @@ class Dataset:
                 ) from error
             for leftover in self.folder.rglob("*.part"):
                 leftover.unlink()
-            yield
+            self._writes = True
+            try:
+                yield
+            finally:
+                self._writes = False
 
     def done(self) -> set[str]:
-        """The keys of the units whose rows are there and whole; damaged files are named in a warning and removed."""
+        """The keys of the units whose rows are there and whole. Damaged files are named in a warning, and removed by
+        who is :meth:`writing`."""
         self._found = {}
         for path in sorted(self._rows.glob("*.parquet")):
             key, _, digest = path.stem.partition("-")
             if digest != _digest(path.read_bytes()):
-                warnings.warn(f"{path} is damaged: removed, its unit is done again", stacklevel=2)
-                path.unlink()
+                warnings.warn(f"{path} is damaged: {'removed, ' * self._writes}its unit is done again", stacklevel=2)
+                if self._writes:
+                    path.unlink()
             else:
                 self._found[key] = path
         return set(self._found)

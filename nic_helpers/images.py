@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import warnings
 from collections.abc import Iterable
@@ -123,9 +124,9 @@ def check_images(x: Tensor | Iterable[Tensor], smallest: int = 1) -> None:
         raise ValueError(f"images must be floating point in [0, 1], got {x.dtype}: divide 8-bit values by 255")
     if min(x.shape[2:]) < smallest:
         raise ValueError(f"images must be at least {smallest}×{smallest} pixels, got {x.size(2)}×{x.size(3)} (H×W)")
-    if not bool(torch.isfinite(x).all()):
+    low, high = map(float, x.detach().aminmax())  # NaN where any is NaN
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("images contain NaN or infinite values")
-    low, high = float(x.detach().min()), float(x.detach().max())
     if low < 0 or high > 1:
         raise ValueError(f"images must lie in [0, 1], got [{low:.4g}, {high:.4g}]: divide by 255, or clamp")
 

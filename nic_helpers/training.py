@@ -28,6 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from nic_helpers.initialise import pca_initialise, random_initialise
+from nic_helpers.memory import keep_freed_memory
 from nic_helpers.models import ARCHITECTURES, LAMBDAS, Architecture, add_noise, round_ste, round_true, walk
 from nic_helpers.warmstart import begin_from, begin_from_scales
 from nic_helpers.weights import bundle, read_weights, save_weights
@@ -287,6 +288,7 @@ def train(
     else:
         _initialise(s, arch, model, crops)
     model.to(device)
+    keep_freed_memory()
     model.g_a.requires_grad_(s.only is None)
     model.g_s.requires_grad_(s.only is None)
     if s.channels_last:

@@ -32,8 +32,11 @@ def test_rows_come_back_in_the_order_asked_for(data):
 def test_a_damaged_file_is_named_removed_and_only_that(data, damage):
     path = next((data.folder / "rows").glob("a-*"))
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.warns(UserWarning, match=f"{path.name} is damaged"):
+    with pytest.warns(UserWarning, match=f"{path.name} is damaged: its unit"):
         assert Dataset(data.folder).done() == {"b"}
+    assert path.exists()  # who only looks removes nothing
+    with data.writing(), pytest.warns(UserWarning, match=f"{path.name} is damaged: removed"):
+        assert data.done() == {"b"}
     assert not path.exists()
 
 

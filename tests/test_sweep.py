@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -68,14 +69,15 @@ def test_a_sweep_has_all_rows_in_order_and_does_nothing_twice(undisturbed, tmp_p
 
 
 def test_killed_at_any_instant_it_ends_with_the_rows_of_an_undisturbed_run(undisturbed, tmp_path):
-    total = len(grid().units())
-    for stop_at in (1, total // 2):
-        process = start(tmp_path)
-        wait_for(tmp_path, stop_at, process)
+    total, kept = len(grid().units()), 0
+    for jobs, more, later in ((1, 1, 0.0), (1, 4, random.random() / 10), (2, 4, random.random() / 10)):
+        process = start(tmp_path, jobs)
+        wait_for(tmp_path, kept + more, process)
+        time.sleep(later)  # in the middle of a unit, or of writing one
         os.killpg(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        kept = len(Dataset(tmp_path).done())
-        assert stop_at <= kept < total
+        assert process.wait() == -signal.SIGKILL, later
+        before, kept = kept, len(Dataset(tmp_path).done())
+        assert before + more <= kept < total, later
     damaged = next(tmp_path.glob("rows/*.parquet"))
     damaged.write_bytes(damaged.read_bytes()[:100])
     with pytest.warns(UserWarning, match="is damaged"):

@@ -1,0 +1,33 @@
+"""The C library's memory, kept for the next step instead of being returned after each.
+
+A step of an attack or of training allocates the same large activations again and again. glibc gives such blocks back to
+the system as soon as they are freed, and every one of their pages is faulted in and cleared anew: about a fifth of a step's
+time (``docs/performance.md``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's parameters, malloc.h
+_LARGEST = 2**30  # bytes: blocks up to this size are taken from the heap, which is kept
+_LARGEST_BEFORE_2_35 = 2**25  # what older versions of glibc take
+
+
+@functools.cache
+def keep_freed_memory() -> bool:
+    """Have glibc's malloc keep what this process frees for its next blocks, from now on; whether that could be set.
+
+    The process then holds as much as it ever needed at once. Left as it is by ``NIC_KEEP_MEMORY=0``, where another C
+    library or allocator is at work, and where glibc's own settings (``MALLOC_TRIM_THRESHOLD_`` …) say something else.
+    """
+    chosen = any(k.startswith("MALLOC_") or k == "GLIBC_TUNABLES" for k in os.environ)
+    if chosen or os.environ.get("NIC_KEEP_MEMORY") == "0" or os.name != "posix":
+        return False
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "gnu_get_libc_version"):
+        return False
+    sized = library.mallopt(_MMAP_THRESHOLD, _LARGEST) or library.mallopt(_MMAP_THRESHOLD, _LARGEST_BEFORE_2_35)
+    return bool(sized and library.mallopt(_TRIM_THRESHOLD, -1))

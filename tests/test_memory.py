@@ -1,0 +1,42 @@
+"""Freed memory is kept, unless somebody says otherwise."""
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys, torch
+from nic_helpers.memory import keep_freed_memory
+kept = keep_freed_memory()
+torch.zeros(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(8):
+    torch.zeros(2**24)  # 64 MiB: 16384 pages
+print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's malloc")
+
+
+def page_faults(**environment) -> tuple[bool, int]:
+    """Whether memory is kept in a fresh process, and the page faults of eight blocks of 64 MiB, one after the other."""
+    clean = {k: v for k, v in os.environ.items() if k != "NIC_KEEP_MEMORY" and not k.startswith(("MALLOC_", "GLIBC_"))}
+    run = subprocess.run([sys.executable, "-c", FAULTS], env=clean | environment, capture_output=True, text=True,
+                         check=True, timeout=120)  # fmt: skip
+    kept, faults = run.stdout.split()
+    return kept == "True", int(faults)
+
+
+@glibc
+def test_a_block_freed_is_there_for_the_next():
+    kept, faults = page_faults()
+    left, more = page_faults(NIC_KEEP_MEMORY="0")
+    assert kept and not left and faults < more / 3
+
+
+@glibc
+def test_what_the_user_chose_for_malloc_stays():
+    assert not page_faults(MALLOC_TRIM_THRESHOLD_="1000000")[0]
