@@ -63,10 +63,10 @@ def contestants(steps: int, queries: int) -> dict[str, tuple[str, attacks.Attack
         "PGD on the rate": ("linf", attacks.PGD(EPS, steps=steps), Rate()),
         "PGD on the rate, rms": ("l2rms", attacks.PGD(EPS, steps=steps, **l2), Rate()),
     }
-    split = {"steps": steps - half, "reach": half}
+    other["SRDA with Adam, 90°"] = ("l2rms", attacks.SRDA(EPS, angle=90.0, steps=steps, optimiser="adam"), None)
     for angle in (0.0, 45.0, 90.0):
-        other[f"SRDA, {angle:g}°"] = ("l2rms", attacks.SRDA(EPS, angle=angle, **split), None)
-        other[f"ARDA, {angle:g}°"] = ("l2rms", attacks.ARDA(EPS, angle=angle, temperature=0.01, **split), None)
+        other[f"SRDA, {angle:g}°"] = ("l2rms", attacks.SRDA(EPS, angle=angle, steps=steps), None)
+        other[f"ARDA, {angle:g}°"] = ("l2rms", attacks.ARDA(EPS, angle=angle, steps=steps), None)
     plain = {
         f"{n} ({b})": (b, a, Distortion()) for b, group in (("linf", sign), ("l2rms", ball)) for n, a in group.items()
     }

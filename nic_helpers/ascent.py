@@ -12,6 +12,7 @@ import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import ClassVar
 
 import torch
@@ -32,10 +33,12 @@ Rows = Tensor | slice  # which images of a batch
 class AttackResult:
     """What an attack found, on the caller's device.
 
-    ``x_adv`` [B, 3, H, W] on the 8-bit grid (a list of [3, H, W] for a list), and per image [B]: ``linf``, ``rms``,
-    ``psnr_input`` achieved, the ``objective`` of ``x_adv`` with true rounding; ``trace`` [steps, B] of it along the way (NaN
-    where it was not judged, or the image was finished); ``gradients``, the number of gradient evaluations per image (the largest);
-    ``seconds`` in all.
+    ``x_adv`` [B, 3, H, W] on the 8-bit grid (a list of [3, H, W] for a list), and per image [B]: ``linf`` and ``rms`` achieved,
+    on [0, 1], ``psnr_input`` (dB), and the ``objective`` of ``x_adv`` with true rounding, in the objective's unit (for context
+    models in their parallel form). ``trace`` [steps, B]: the objective with true rounding along the way (NaN where it was not
+    judged, or the image was finished); ``surrogate_trace`` [gradients, B]: what the gradients climbed, which costs nothing to
+    know. ``gradients``: gradient evaluations per image (the largest), of each codec where several are attacked; ``seconds``
+    in all.
     """
 
     x_adv: Images
@@ -46,17 +49,22 @@ class AttackResult:
     linf: Tensor
     rms: Tensor
     psnr_input: Tensor
+    surrogate_trace: Tensor
 
 
 def _joined(results: list[AttackResult], stack: bool) -> AttackResult:
     """The results of attacks on parts of a batch, or (``stack=False``) on a list's images, as one."""
     per_image = {f: torch.cat([getattr(r, f) for r in results]) for f in ("objective", "linf", "rms", "psnr_input")}
-    longest = max(len(r.trace) for r in results)
-    traces = [torch.cat((r.trace, r.trace.new_full((longest - len(r.trace), r.trace.size(1)), torch.nan)))
-              for r in results]  # fmt: skip
+    traces = {f: _side_by_side([getattr(r, f) for r in results]) for f in ("trace", "surrogate_trace")}
     x_adv = torch.cat([r.x_adv for r in results]) if stack else [r.x_adv[0] for r in results]
-    return AttackResult(x_adv, trace=torch.cat(traces, 1), gradients=max(r.gradients for r in results),
-                        seconds=sum(r.seconds for r in results), **per_image)  # fmt: skip
+    return AttackResult(x_adv, gradients=max(r.gradients for r in results), seconds=sum(r.seconds for r in results),
+                        **per_image, **traces)  # fmt: skip
+
+
+def _side_by_side(traces: list[Tensor]) -> Tensor:
+    """[steps, images] of each part as one, NaN where a part had fewer steps."""
+    longest = max(map(len, traces))
+    return torch.cat([torch.cat((t, t.new_full((longest - len(t), t.size(1)), torch.nan))) for t in traces], 1)
 
 
 def generator(image: Tensor, seed: int) -> torch.Generator:
@@ -90,6 +98,8 @@ class Problem:
     bind: Callable[[Tensor], Callable[[Tensor], Tensor]] | None = None  # the objective for other sources
     judge_every: int = JUDGE_EVERY
     active: Tensor = field(init=False)
+    stopped: Tensor | None = field(init=False, default=None)  # [B], which the last gradient stopped, if any
+    climbed: list[Tensor] = field(init=False, default_factory=list)  # [B] at each gradient, through the surrogate
 
     def __post_init__(self):
         self.active = torch.ones(len(self.x), dtype=torch.bool, device=self.x.device)
@@ -103,15 +113,23 @@ class Problem:
         values, gradient = self._differentiate(self.value, x_adv)
         if self.judge is not self.value:
             values = self.judged(x_adv) if step % self.judge_every == 0 else torch.full_like(values, -torch.inf)
-        return values, gradient
+        return self._last_chance(values, x_adv), gradient
 
-    def gradient_through(self, transform: Callable[[Tensor], Tensor], x_adv: Tensor) -> Tensor:
-        """Gradient [B, 3, H, W] of the objective for the transformed sources at the transformed x'."""
+    def value_and_gradient_through(
+        self, transform: Callable[[Tensor], Tensor], x_adv: Tensor, step: int
+    ) -> tuple[Tensor, Tensor]:
+        """Objective [B] at x', where it is judged, and the gradient of that for the transformed sources at the transformed x'."""
 
         def values_at(v: Tensor, rows: Rows) -> Tensor:
             return self.bind(transform(self.x[rows]))(transform(v))
 
-        return self._differentiate(values_at, x_adv)[1]
+        values = self.judged(x_adv) if step % self.judge_every == 0 else x_adv.new_full((len(x_adv),), -torch.inf)
+        gradient = self._differentiate(values_at, x_adv)[1]
+        return self._last_chance(values, x_adv), gradient
+
+    def _last_chance(self, values: Tensor, x_adv: Tensor) -> Tensor:
+        """The values, with those of images that have just been stopped judged: they come no further, and may be their best."""
+        return values if self.stopped is None else torch.where(self.stopped, self.judged(x_adv, self.stopped), values)
 
     @torch.no_grad()
     def judged(self, x_adv: Tensor, only: Tensor | None = None) -> Tensor:
@@ -125,8 +143,11 @@ class Problem:
         return values
 
     def _differentiate(self, values_at: Callable[[Tensor, Rows], Tensor], x_adv: Tensor) -> tuple[Tensor, Tensor]:
+        self.stopped = None
+        values, gradient = x_adv.new_full((len(x_adv),), -torch.inf), torch.zeros_like(x_adv)
         if not bool(self.active.any()):
-            return x_adv.new_full((len(x_adv),), -torch.inf), torch.zeros_like(x_adv)
+            self._remember(values)
+            return values, gradient
         rows = _rows(self.active)
         part = self.as_8bit(x_adv[rows], rows).requires_grad_(True)
         with torch.enable_grad():  # also for callers under no_grad
@@ -137,16 +158,22 @@ class Problem:
         found = found.detach()
         sound = found.isfinite() & slope.sum((1, 2, 3)).isfinite()  # NaN or infinite where any is
         if isinstance(rows, slice) and bool(sound.all()):
+            self._remember(found)
             return found, slope
         if not bool(sound.all()):
             lost = torch.arange(len(x_adv), device=x_adv.device)[rows][~sound].tolist()
             warnings.warn(f"image(s) {lost} of the batch: the gradient is not finite. They are stopped and keep their "
                           "best so far.", stacklevel=2)  # fmt: skip
             self.active[lost] = False
-        values, gradient = x_adv.new_full((len(x_adv),), -torch.inf), torch.zeros_like(x_adv)
+            self.stopped = torch.zeros_like(self.active)
+            self.stopped[lost] = True
         values[rows] = torch.where(sound, found, -torch.inf)
         gradient[rows] = torch.where(sound[:, None, None, None], slope, 0.0)
+        self._remember(values)
         return values, gradient
+
+    def _remember(self, values: Tensor) -> None:
+        self.climbed.append(_nan_where_unknown(values))
 
 
 def _rows(mask: Tensor) -> Rows:
@@ -173,7 +200,11 @@ class Ascent:
         if bool(better.any()):
             self.best = torch.where(better[:, None, None, None], x_adv.detach(), self.best)
             self.best_value = torch.where(better, values, self.best_value)
-        self.trace.append(torch.where(values == -torch.inf, torch.nan, values).cpu())
+        self.trace.append(_nan_where_unknown(values))
+
+
+def _nan_where_unknown(values: Tensor) -> Tensor:
+    return torch.where(values == -torch.inf, torch.nan, values).cpu()
 
 
 def ascend(
@@ -201,8 +232,7 @@ def ascend(
         if diverse is None:
             values, gradient = p.value_and_gradient(probe, step or 1)
         else:
-            values = p.judged(probe) if step % p.judge_every == 0 else torch.full_like(state.best_value, -torch.inf)
-            gradient = p.gradient_through(lambda v, step=step: diverse(v, step), probe)
+            values, gradient = p.value_and_gradient_through(lambda v, step=step: diverse(v, step), probe, step)
         state.gradients += 1
         if probe is x_adv:
             state.keep(x_adv, values)
@@ -247,7 +277,7 @@ class Attack:
     over an image); ``surrogate``: how gradients pass the codec's rounding, "auto" for the objective's own;
     ``precision`` of the codec's transforms while the attack climbs: "float32", "bfloat16", or "auto" (bfloat16 where the
     hardware has it); the objective of the result is always in float32; ``batch``: how many images at once (default:
-    :func:`batch_size`).
+    :func:`batch_size`). Settings out of their range raise ValueError when the attack is made.
     """
 
     eps: float
@@ -273,12 +303,15 @@ class Attack:
         """Attack each image of x [B, 3, H, W] in [0, 1] (or a list of [3, H, W]); see :mod:`nic_helpers.attacks`.
 
         ``codec``: one, or a list of them that one x' is to break all at once. ``objective``: default the distortion to
-        the clean reconstruction.
+        the clean reconstruction. Raises TypeError for a codec that has no gradient where the attack needs one, ValueError
+        for images that are none, and for an objective that the codec cannot have. Warns of images that stay as they were.
         """
         several = isinstance(codec, Sequence)
         for c in codec if several else [codec]:
             if self.needs_gradient and not c.differentiable:
                 c(x)  # which says what to do
+        if several and not codec:
+            raise ValueError("an empty list of codecs: give at least one")
         objective = objective or self._default_objective()
         if several and not isinstance(objective, Together):
             objective = Together(objective)
@@ -325,24 +358,36 @@ class Attack:
         with torch.random.fork_rng(devices=[source.device] if source.is_cuda else []):
             torch.manual_seed(self.seed)  # of the "noise" surrogate, the only one that draws
             bind = lambda other: objective.bind(quick, other, surrogate)  # noqa: E731
-            state = self._run(Problem(source, budget, value, judge, flat, bind, self.judge_every))
+            problem = Problem(source, budget, value, judge, flat, bind, self.judge_every)
+            state = self._run(problem)
             x_adv = budget.to_8bit(state.best, source)
             if half or bool(state.best_value.isneginf().any()):  # other digits, or an image that was never judged
                 with torch.no_grad():
                     state.best_value = (exact or objective.bind(codec, source, None))(x_adv)
+        unmoved = (x_adv == source).flatten(1).all(1)
+        if bool(unmoved.any()):
+            warnings.warn(f"image(s) {unmoved.nonzero().flatten().tolist()} of the batch stay as they were: nothing better was found "
+                          f"that eps = {self.eps:.3g} ({self.norm}) and rounding to 8 bits leave room for", stacklevel=4)  # fmt: skip
+        climbed = torch.stack(problem.climbed) if problem.climbed else state.trace[0].new_empty((0, len(x)))
         x_adv = to_8bit(x_adv.to(x.device, x.dtype))
         return AttackResult(
             x_adv, state.best_value.to(x.device), torch.stack(state.trace), state.gradients,
-            time.perf_counter() - began, **achieved(to_8bit(x.detach()), x_adv),
+            time.perf_counter() - began, surrogate_trace=climbed, **achieved(to_8bit(x.detach()), x_adv),
         )  # fmt: skip
 
     def _run(self, p: Problem) -> Ascent:
         raise TypeError("Attack is a base: use one of the attacks of nic_helpers.attacks")
 
+    def _check_positive(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not (isinstance(value, Real) and 0 < value < math.inf):
+                raise ValueError(f"{name} must be a positive number, got {value!r}")
+
     def _check_at_least_1(self, *names: str) -> None:
         for name in names:
             value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"{name} must be a whole number, at least 1, got {value!r}")
 
     def _beside(self, p: Problem, seed: int) -> Tensor:

@@ -5,8 +5,8 @@
 
 Every attack takes a codec (or a list of codecs, to break all with one image) and x [B, 3, H, W] in [0, 1] (a list of
 [3, H, W] too, attacked one by one), snaps it to the 8-bit grid, and returns an :class:`AttackResult` on x's device.
-Random numbers are drawn per image from (seed, the image's content), so an image gets the same perturbation alone and in
-any batch.
+Random numbers are drawn per image from (seed, the image's content), or from (seed, step) alone, so an image gets the same
+perturbation alone and in any batch.
 
 Here: random noise and the attacks that step along the gradient's sign. Beside it, and to be had from here too:
 :mod:`~nic_helpers.adam_attacks` (SRDA, ARDA, FTDA), :mod:`~nic_helpers.perceptual_attacks` (MADC, SSAH, Chroma),
@@ -163,8 +163,8 @@ class MIFGSM(Iterative):
 
     def __post_init__(self):
         super().__post_init__()
-        if not self.mu >= 0:
-            raise ValueError(f"mu must not be negative, got {self.mu!r}")
+        if not 0 <= self.mu < math.inf:
+            raise ValueError(f"mu must be a number, not negative, got {self.mu!r}")
 
     def _run(self, p):
         momentum = torch.zeros_like(p.x)

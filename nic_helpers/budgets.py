@@ -22,7 +22,7 @@ def _rms(v: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Linf:
-    """|x' − x| ≤ eps for every sample; eps in (0, 1], at least one 8-bit level (1/255)."""
+    """|x' − x| ≤ eps for every sample; eps in (0, 1], at least one 8-bit level (1/255), else ValueError."""
 
     eps: float
 
@@ -63,7 +63,10 @@ class Linf:
 
 @dataclass(frozen=True)
 class L2rms:
-    """Root mean square of x' − x over an image's samples ≤ eps; eps in (0, 1]."""
+    """Root mean square of x' − x over an image's samples ≤ eps; eps in (0, 1], else ValueError.
+
+    Below half an 8-bit level (0.5/255, 54 dB) rounding undoes changes that are spread evenly, as noise is.
+    """
 
     eps: float
 
@@ -121,7 +124,7 @@ def onto_surface(budget: Linf | L2rms, x_adv: Tensor, x: Tensor) -> Tensor:
 
 def rms_at(psnr: float) -> float:
     """The root mean square, on [0, 1], of a perturbation whose ``psnr_input`` is this many dB: the eps of an "l2rms"
-    budget for attacks that are compared at equal visibility."""
+    budget for attacks that are compared at equal visibility. ValueError outside (0, 100) dB."""
     if not 0 < psnr < 100:
         raise ValueError(f"psnr must be between 0 and 100 dB, got {psnr!r}")
     return 10 ** (-psnr / 20)

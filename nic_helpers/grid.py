@@ -228,7 +228,7 @@ def expected_gradients(attack: Attack) -> float:
     """Gradient evaluations of an attack on one image, from its settings (a query counts as a third of one)."""
     if not attack.needs_gradient:
         return getattr(attack, "queries", 0) / 3
-    return getattr(attack, "steps", 1) * getattr(attack, "restarts", 1) + getattr(attack, "reach", 0)
+    return getattr(attack, "steps", 1) * getattr(attack, "restarts", 1)
 
 
 def relative_cost(unit: Unit) -> float:

@@ -53,6 +53,11 @@ def estimated_bpp(codec, x: Tensor, surrogate: str | None) -> Tensor:
     return codec(x, surrogate).bpp
 
 
+def _lmbda(codec) -> float:
+    """λ·255²·MSE + rate is what a codec was trained for; NaN where it has none."""
+    return getattr(codec, "lmbda", math.nan)
+
+
 MEASURES = {"mse": squared_error, "luma": luma_error, "ms_ssim": structural_error}
 
 
@@ -114,7 +119,7 @@ class Rate:
     flat_at_source = False
 
     def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
-        """The values' function."""
+        """The values' function, in bits per pixel."""
         if not codec.differentiable:
             return lambda x_adv, rows=slice(None): torch.tensor(real_bpp(codec.encode(x_adv), x_adv)).to(x_adv)
         return lambda x_adv, rows=slice(None): estimated_bpp(codec, x_adv, surrogate)
@@ -130,21 +135,29 @@ class Joint:
 
     a: float
     b: float
-    surrogate = "noise"
     flat_at_source = False
 
+    @property
+    def surrogate(self) -> str:
+        """Straight-through where distortion is to rise (up to twice as strong on codecs that predict means), else noise."""
+        return "ste" if self.b > 0 else "noise"
+
     def __post_init__(self):
+        if not (math.isfinite(self.a) and math.isfinite(self.b)):
+            raise ValueError(f"a and b, or the angle, must be finite, got {self.a!r} and {self.b!r}")
         if self.a == self.b == 0:
             raise ValueError("a and b must not both be 0: there would be nothing to raise")
 
     @classmethod
     def at(cls, angle: float) -> Joint:
-        """The direction at an angle in degrees in the plane of rate (0°) and distortion (90°)."""
+        """The direction at an angle in degrees in the plane of rate (0°) and distortion (90°); ValueError if not finite."""
+        if not math.isfinite(angle):
+            raise ValueError(f"angle must be a finite number of degrees, got {angle!r}")
         return cls(math.cos(math.radians(angle)), math.sin(math.radians(angle)))
 
     def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
-        """The values' function."""
-        if not math.isfinite(codec.lmbda):
+        """The values' function, in bits per pixel; ValueError for a codec without λ."""
+        if not math.isfinite(_lmbda(codec)):
             raise ValueError(f"{codec.name} has no λ to weigh rate and distortion by: use Rate() or Distortion()")
 
         def value(x_adv: Tensor, rows=slice(None)) -> Tensor:
@@ -199,7 +212,7 @@ class Together:
     def _unit(self, codec) -> float:
         """What the objective is multiplied with to be a cost in bits per pixel."""
         squared = isinstance(self.objective, Distortion) and self.objective.measure != "ms_ssim"
-        return codec.lmbda * 255**2 if squared else 1.0
+        return _lmbda(codec) * 255**2 if squared else 1.0
 
     def bind(self, codecs, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
         """The values' function, for a list of codecs."""
@@ -207,7 +220,7 @@ class Together:
         with torch.no_grad():
             before = torch.stack([v(x) for v in values])
             costs = torch.ones_like(before)
-            if all(math.isfinite(c.lmbda) for c in codecs):
+            if all(math.isfinite(_lmbda(c)) for c in codecs):
                 costs = torch.stack([Joint(1.0, 1.0).bind(c, x, None)(x) / self._unit(c) for c in codecs])
 
         def value(x_adv: Tensor, rows=slice(None)) -> Tensor:

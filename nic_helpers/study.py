@@ -51,13 +51,12 @@ def _sign(steps: int) -> dict[str, attacks.Attack]:
     }
 
 
-def _adam(steps: int, reach: int, ftda: int) -> dict[str, Contestant]:
+def _ball(steps: int, ftda: int) -> dict[str, Contestant]:
     """The attacks that bound the root mean square, and aim at rate and distortion."""
     srda = {
-        f"SRDA {name}": Contestant(attacks.SRDA(EPS, angle=angle, steps=steps, reach=reach))
-        for name, angle in DIRECTIONS.items()
+        f"SRDA {name}": Contestant(attacks.SRDA(EPS, angle=angle, steps=steps)) for name, angle in DIRECTIONS.items()
     }
-    soft = {"steps": steps, "reach": reach, "temperature": 0.01}  # one that weighs the qualities: see notebook 06
+    soft = {"steps": steps, "temperature": 0.01}  # one that weighs the qualities: see notebook 06
     arda = {
         f"ARDA {name}": Contestant(attacks.ARDA(EPS, angle=DIRECTIONS[name], **soft), together=True)
         for name in ("rate", "both", "distortion")
@@ -83,22 +82,22 @@ def _robustness(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
             "budgets": (EPS,),
         }
         some = {k: v for k, v in _sign(4).items() if k in ("sign noise", "FGSM", "PGD", "APGD")}
-        adam = {k: v for k, v in _adam(4, 2, 8).items() if k in ("SRDA rate", "SRDA distortion", "ARDA rate", "FTDA")}
-        return (Grid(attacks=some | adam, **common),)
+        ball = {k: v for k, v in _ball(6, 8).items() if k in ("SRDA rate", "SRDA distortion", "ARDA rate", "FTDA")}
+        return (Grid(attacks=some | ball, **common),)
     if profile == "standard":
         return _standard(seeds)
     ladder = tuple(k / 255 for k in (1, 2, 4, 8, 16))
     common = {"codecs": {a: tuple(q for q in ARCHITECTURES[a].qualities if q <= 6) for a in ARCHS}, "weights": "zoo",
               "images": "kodak", "budgets": ladder, "shard": 4, "seeds": seeds}  # fmt: skip
-    return (Grid(attacks=_sign(100), **common), Grid(attacks=_adam(100, 30, 1001), **common))
+    return (Grid(attacks=_sign(100), **common), Grid(attacks=_ball(100, 1001), **common))
 
 
 def _standard(seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     """Fitted to six hours of one CPU core. Sign attacks on every image, the others on four; in the order in which one would
     miss them: the larger budget, a third of the images, and one attack of each kind come first."""
-    sign, adam = _sign(10), _adam(20, 10, 100)
+    sign, ball = _sign(10), _ball(30, 100)
     first = {k: sign.pop(k) for k in ("sign noise", "FGSM", "PGD", "APGD")}
-    joint = {k: adam.pop(k) for k in ("SRDA rate", "SRDA distortion")}
+    joint = {k: ball.pop(k) for k in ("SRDA rate", "SRDA distortion")}
 
     def grids(eps: float) -> list[Grid]:
         common = {
@@ -111,7 +110,7 @@ def _standard(seeds: tuple[int, ...]) -> tuple[Grid, ...]:
         thirds = [{"first": k, "every": 3, **common} for k in range(3)]
         four = {"every": 6, **common}
         return [Grid(attacks=first, **thirds[0]), Grid(attacks=joint, **four), Grid(attacks=sign, **thirds[0]),
-                Grid(attacks=adam, **four), *(Grid(attacks=first | sign, **third) for third in thirds[1:])]  # fmt: skip
+                Grid(attacks=ball, **four), *(Grid(attacks=first | sign, **third) for third in thirds[1:])]  # fmt: skip
 
     return (*grids(EPS), *grids(2 / 255))
 
@@ -126,10 +125,11 @@ def _transfer(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
         together = {"three together": [(n, q) for n, qualities in codecs.items() for q in qualities]}
         return (Grid(codecs=codecs, attacks={"PGD": how["PGD"].with_(steps=4)}, **common),
                 Grid(codecs={}, ensembles=together, attacks={"PGD": how["PGD"].with_(steps=4)}, **common))  # fmt: skip
-    weights, qualities = ("bundled", (1, 3, 6)) if profile == "standard" else ("zoo", (1, 3, 6))
-    codecs = dict.fromkeys(ARCHS, qualities)
-    common = {"targets": codecs | CLASSICAL_TARGETS, "images": "kodak", "weights": weights, "seeds": seeds}
+    weights = "bundled" if profile == "standard" else "zoo"
+    codecs = dict.fromkeys(ARCHS, (1, 3, 6))
+    common = {"images": "kodak", "weights": weights, "seeds": seeds}
     common |= {"crop": 256, "every": 3} if profile == "standard" else {"shard": 4}
+    everyone = {"targets": codecs | CLASSICAL_TARGETS, **common}
     # one of each kind of entropy model and transform; the other three at that quality are the targets nobody attacked
     together = {
         "hyperprior, mbt2018 and cheng2020-anchor 3": [
@@ -138,11 +138,26 @@ def _transfer(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
             ("cheng2020-anchor", 3),
         ]
     }
-    return (Grid(codecs=codecs, attacks={"PGD": how["PGD"]}, **common),
-            Grid(codecs={"bmshj2018-hyperprior": (3,)}, attacks=noise, **common),
-            Grid(codecs=codecs, attacks=alike, **common),
-            Grid(codecs={}, ensembles=together, attacks=how, **common),
-            Grid(codecs=dict.fromkeys(ARCHS, (3,)), attacks={"DI-FGSM": how["DI-FGSM"]}, **common))  # fmt: skip
+    first = (Grid(codecs=codecs, attacks={"PGD": how["PGD"]}, **everyone),
+             Grid(codecs={"bmshj2018-hyperprior": (3,)}, attacks=noise, **everyone),
+             Grid(codecs=codecs, attacks=alike, **everyone),
+             Grid(codecs={}, ensembles=together, attacks=how, **everyone),
+             Grid(codecs=dict.fromkeys(ARCHS, (3,)), attacks={"DI-FGSM": how["DI-FGSM"]}, **everyone))  # fmt: skip
+    if profile != "standard":
+        return first
+    # the other bundled codecs: attacked and measured on everyone, and measured under everyone's attacks
+    late = {"bmshj2018-hyperprior": (2, 4, 5), "bmshj2018-hyperprior-vbr": (1, 2, 3, 4, 5, 6)}
+    to_all = {"targets": _joined(codecs, late) | CLASSICAL_TARGETS, **common}
+    to_late = {"targets": late, **common}
+    return (*first, Grid(codecs=late, attacks={"PGD": how["PGD"]}, **to_all),
+            Grid(codecs=codecs, attacks={"PGD": how["PGD"]}, **to_late),
+            Grid(codecs={"bmshj2018-hyperprior": (3,)}, attacks=noise, **to_late),
+            Grid(codecs=late, attacks=alike, **to_all), Grid(codecs=codecs, attacks=alike, **to_late))  # fmt: skip
+
+
+def _joined(a: dict[str, tuple[int, ...]], b: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Two tables of qualities as one, each codec's in order."""
+    return {n: tuple(sorted({*a.get(n, ()), *b.get(n, ())})) for n in {**a, **b}}
 
 
 def folder(study: str, profile: str) -> Path:

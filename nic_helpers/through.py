@@ -11,7 +11,9 @@ from nic_helpers.codecs import CodecOutput, Images, real_bpp
 class BPDA:
     """Backward pass differentiable approximation (Athalye 2018, arXiv 1802.00420): any codec, with a gradient.
 
-    Forward it is the codec itself, backward the identity. Its rate is that of the real files and has no gradient.
+    Forward it is the codec itself, backward the identity: of the *whole* codec, so it is for one that has no gradient at all.
+    (A pre-processing without one in front of a neural codec should approximate that step alone, and keep the codec's gradient.)
+    Its rate is that of the real files and has no gradient.
     Everything else (``encode``, ``decode``, ``reconstruct``, ``name`` …) is the codec's own.
     """
 

@@ -316,7 +316,7 @@ def test_srda_raises_what_its_angle_says_more_than_noise_of_its_size(name, crops
 def test_srda_takes_any_objective_and_its_settings_are_checked(hyperprior, x):
     result = attacks.SRDA(EPS / 2, steps=4)(hyperprior, x, Distortion())
     assert result.objective.min() > 0
-    for bad in ({"steps": 0}, {"reach": 0}, {"along": 0.0}):
+    for bad in ({"steps": 0}, {"optimiser": "sgd"}, {"angle": float("nan")}, {"alpha": -1}):
         with pytest.raises(ValueError, match=next(iter(bad))):
             attacks.SRDA(EPS, **bad)
 

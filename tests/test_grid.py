@@ -80,7 +80,7 @@ def test_an_attack_on_one_codec_is_measured_on_others():
 
 
 def test_contestants_that_attack_together_do_so_once():
-    together = Contestant(attacks.ARDA(EPS, steps=2, reach=1), together=True)
+    together = Contestant(attacks.ARDA(EPS, steps=3), together=True)
     g = small(codecs={"bmshj2018-hyperprior": (1, 6)}, attacks={"ARDA": together, "FGSM": attacks.FGSM(EPS)}, limit=1)
     assert [(u.label, u.name) for u in g.units()] == [
         ("bmshj2018-hyperprior 1", "FGSM"), ("bmshj2018-hyperprior 6", "FGSM"), ("bmshj2018-hyperprior 1+6", "ARDA")]  # fmt: skip
@@ -119,7 +119,7 @@ def test_weights_or_pixels_that_changed_since_the_plan_are_noticed(monkeypatch):
 
 @pytest.mark.parametrize("attack, gradients", [
     (attacks.RandomNoise(EPS), 0), (attacks.FGSM(EPS, restarts=3), 3), (attacks.PGD(EPS, steps=5, restarts=2), 10),
-    (attacks.APGD(EPS, steps=7), 7), (attacks.SRDA(EPS, steps=4, reach=3), 7), (attacks.FTDA(EPS, steps=6), 6),
+    (attacks.APGD(EPS, steps=7), 7), (attacks.SRDA(EPS, steps=4), 4), (attacks.FTDA(EPS, steps=6), 6),
     (attacks.Square(EPS, queries=30), 10),
 ])  # fmt: skip
 def test_the_expected_cost_is_what_an_attack_takes(attack, gradients, hyperprior, x):
