@@ -4,9 +4,9 @@ NIC_KODAK_DIR=… python benchmarks/all_attacks.py                 # eight image
 NIC_KODAK_DIR=… python benchmarks/all_attacks.py --summary       # the tables of the last run again
 
 Two budgets: ε = 8/255 for the attacks that bound every sample, and, for those that bound the root mean square, the one that
-FGSM's ±8 has (8/255). Every attack raises the distortion to the clean reconstruction but the last eight, which aim at the
+FGSM's ±8 has (8/255). Every attack raises the distortion to the clean reconstruction but the last nine, which aim at the
 rate, at the distortion to the input, or at both. ARDA is one image against qualities 1, 3 and 6, measured on 3. Rows go to
-data/results/all_attacks.csv as each attack ends; a run started again does what is missing.
+data/results/all_attacks.csv as each attack ends; a run started again does what is missing, or was made by another program.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tqdm import tqdm
 from nic_helpers import attacks, images, load_codec, metrics, stats
 from nic_helpers.codecs import stack
 from nic_helpers.objectives import Distortion, Rate
-from nic_helpers.settings import data_dir
+from nic_helpers.settings import data_dir, program_sha256
 
 EPS = 8 / 255
 CODECS = (("bmshj2018-hyperprior", 3), ("mbt2018", 3), ("cheng2020-anchor", 3))
@@ -89,17 +89,21 @@ def measure(a: argparse.Namespace, path: Path) -> pd.DataFrame:
     for name, quality in CODECS:
         codec = load_codec(name, quality)
         for attack, (budget, settings, objective) in contestants(a.steps, a.queries).items():
-            key = {"attack": attack, "settings": repr(settings), "weights_sha256": codec.weights.sha256[:12]}
+            key = {"attack": attack, "settings": repr(settings), "weights_sha256": codec.weights.sha256[:12],
+                   "program": program_sha256()[:12]}  # fmt: skip
             same = done
             for column, value in key.items():
-                same = same[same[column] == value] if len(same) else same
+                same = same[same[column] == value] if column in same else same[:0]
             if len(same) != len(chosen):
                 jobs.append((codec, key, budget, settings, objective))
     for codec, key, budget, settings, objective in tqdm(jobs, desc="attacks"):
         several = [load_codec(codec.name, q) for q in TOGETHER] if isinstance(settings, attacks.ARDA) else codec
         result = settings(several, x, objective)
         rows = metrics.before_after(codec, x, result.x_adv, list(chosen)).assign(
-            **key, budget=budget, gradients=result.gradients, seconds=result.seconds / len(chosen)
+            **key,
+            budget=budget,
+            gradients=result.gradients * (len(several) if several is not codec else 1),
+            seconds=result.seconds / len(chosen),
         )
         kept = done[~((done["attack"] == key["attack"]) & (done["codec"] == codec.name))] if len(done) else done
         done = pd.concat([kept, rows], ignore_index=True)
@@ -113,8 +117,8 @@ def summary(table: pd.DataFrame) -> str:
     for name, part in table.groupby("codec", sort=False):
         label = f"{name} q{part['quality'].iloc[0]}"
         out += [f"### {label}", "", "| attack | PSNR between the outputs (dB) | worst | blow-ups | output moved more than input (dB) "
-                "| loss of PSNR to the source (dB) | file × | input (dB) | gradients | s an image |",
-                "|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+                "| loss of PSNR to the source (dB) | loss of PSNR to the input (dB) | file × | input (dB) | gradients | s an image |",
+                "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
         by_strength = part.groupby(["budget", "attack"], sort=False)["psnr_recon"].mean().sort_values()
         for budget in ("linf", "l2rms"):
             for attack in by_strength[budget].index:
@@ -122,11 +126,11 @@ def summary(table: pd.DataFrame) -> str:
                 worst = rows["psnr_recon"].min()
                 out.append(
                     f"| {attack} | {stats.bootstrap(rows['psnr_recon'])} | {worst:.1f} | {int(rows['blow_up'].sum())} of {len(rows)} | "
-                    f"{rows['delta_amp'].mean():+.1f} | {rows['delta_source'].mean():.2f} | {rows['bpp_ratio'].mean():.2f} | "
+                    f"{rows['delta_amp'].mean():+.1f} | {rows['delta_source'].mean():.2f} | {rows['delta_own'].mean():.2f} | {rows['bpp_ratio'].mean():.2f} | "
                     f"{rows['psnr_input'].mean():.1f} | {rows['gradients'].iloc[0]} | {rows['seconds'].mean():.1f} |"
                 )
         out.append("")
-    return "\n".join(out)
+    return "\n".join([*out, f"{table['seconds'].sum() / 60:.0f} minutes of attacks in all."])
 
 
 def main() -> None:
