@@ -124,11 +124,12 @@ def summary(table: pd.DataFrame) -> str:
             for attack in by_strength[budget].index:
                 rows = part[(part["attack"] == attack) & (part["budget"] == budget)]
                 worst = rows["psnr_recon"].min()
-                out.append(
-                    f"| {attack} | {stats.bootstrap(rows['psnr_recon'])} | {worst:.1f} | {int(rows['blow_up'].sum())} of {len(rows)} | "
-                    f"{rows['delta_amp'].mean():+.1f} | {rows['delta_source'].mean():.2f} | {rows['delta_own'].mean():.2f} | {rows['bpp_ratio'].mean():.2f} | "
-                    f"{rows['psnr_input'].mean():.1f} | {rows['gradients'].iloc[0]} | {rows['seconds'].mean():.1f} |"
-                )
+                mean = rows.select_dtypes("number").mean()
+                cells = (attack, stats.bootstrap(rows["psnr_recon"]), f"{worst:.1f}", f"{int(rows['blow_up'].sum())} of {len(rows)}",
+                         f"{mean['delta_amp']:+.1f}", f"{mean['delta_source']:.2f}", f"{mean['delta_own']:.2f}",
+                         f"{mean['bpp_ratio']:.2f}", f"{mean['psnr_input']:.1f}", f"{mean['gradients']:.0f}",
+                         f"{mean['seconds']:.1f}")  # fmt: skip
+                out.append("| " + " | ".join(map(str, cells)) + " |")
         out.append("")
     return "\n".join([*out, f"{table['seconds'].sum() / 60:.0f} minutes of attacks in all."])
 
