@@ -151,14 +151,6 @@ def test_diverse_inputs_beat_noise(hyperprior, crops):
     assert attack(hyperprior, crops[:1]).gradients == 8
 
 
-def test_apgd_is_no_weaker_than_pgd_at_equal_cost(hyperprior, crops):
-    objective = {
-        a.__class__: a(hyperprior, crops).objective.mean()
-        for a in (attacks.APGD(EPS, steps=20), attacks.PGD(EPS, alpha=2 / 255, steps=20))
-    }
-    assert objective[attacks.APGD] > 0.98 * objective[attacks.PGD]
-
-
 def test_apgd_s_checkpoints_are_the_paper_s():
     assert sorted(attacks.APGD(EPS, steps=100).checkpoints()) == [22, 41, 57, 70, 80, 87, 93, 99]
 
@@ -215,32 +207,22 @@ def test_attacks_beat_noise_and_pgd_beats_fgsm(name, crops, request):
     assert pgd < fgsm < sign < uniform
 
 
-@pytest.mark.parametrize("name", ["hyperprior", "cheng"])
-def test_pgd_beats_fgsm_with_as_many_restarts(name, crops, request):
-    codec, n = request.getfixturevalue(name), 8
-    fgsm, pgd = attacks.FGSM(EPS, restarts=n), attacks.PGD(EPS, steps=n)
-    assert fgsm(codec, crops[:1]).gradients == pgd(codec, crops[:1]).gradients == n
-    assert damage(codec, crops, pgd) <= damage(codec, crops, fgsm)
-
-
-@pytest.mark.parametrize("kind", ["fgsm", "pgd", "mifgsm", "apgd", "ftda", "madc"])
-def test_stronger_with_eps_and_with_steps(kind, hyperprior, crops):
-    attack = {"fgsm": attacks.FGSM, "pgd": attacks.PGD, "mifgsm": attacks.MIFGSM, "apgd": attacks.APGD, "ftda": attacks.FTDA,
-              "madc": attacks.MADC}[kind]  # fmt: skip
-    few = {} if kind == "fgsm" else {"steps": 8}
-    by_eps = [damage(hyperprior, crops, attack(level / 255, **few)) for level in (1, 2, 4, 8)]
-    assert by_eps == sorted(by_eps, reverse=True)
-    if kind != "fgsm":
-        by_steps = [damage(hyperprior, crops, attack(EPS, steps=n)) for n in (2, 6, 18)]
-        assert by_steps == sorted(by_steps, reverse=True)
-
-
-def test_the_best_iterate_is_kept(hyperprior, crops):
-    result = attacks.PGD(EPS, alpha=2 * EPS, steps=6)(hyperprior, crops)
+def test_the_best_iterate_is_kept(hyperprior, crops, monkeypatch):
+    monkeypatch.setattr(attacks.PGD, "judge_every", 1)
+    result = attacks.PGD(EPS, alpha=2 * EPS, steps=8)(hyperprior, crops)  # steps that overshoot
     judged = result.trace[~result.trace.isnan().any(1)]
+    assert (
+        len(judged) == 8 and (judged[-1] < judged.amax(0)).any()
+    )  # not always the last (the start is judged with no step)
     torch.testing.assert_close(result.objective.cpu(), judged.amax(0), rtol=0.02, atol=0)
     truth = (hyperprior.reconstruct(result.x_adv) - hyperprior.reconstruct(crops)).pow(2).mean((1, 2, 3))
     torch.testing.assert_close(result.objective, truth, rtol=1e-3, atol=1e-7)
+
+
+def test_the_climb_can_be_watched_at_every_gradient(hyperprior, crops):
+    result = attacks.IFGSM(EPS, steps=6)(hyperprior, crops[:2])
+    assert result.surrogate_trace.shape == (6, 2) and (result.surrogate_trace[-1] > result.surrogate_trace[0]).all()
+    assert attacks.RandomNoise(EPS)(hyperprior, crops[:2]).surrogate_trace.shape == (0, 2)
 
 
 def test_restarts_never_hurt_and_cost_what_they_say(hyperprior, crops):
