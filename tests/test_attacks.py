@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 
@@ -171,7 +173,7 @@ def test_apgd_halves_its_step_and_goes_back_to_its_best_where_nothing_improves()
 
     attack = attacks.APGD(EPS, steps=12)
     state = attack._run(Watched(to_8bit(x), Linf(EPS), value, value, False))
-    moves = [float((b - a).abs().max()) * 255 for a, b in zip(seen, seen[1:], strict=False)]
+    moves = [float((b - a).abs().max()) * 255 for a, b in itertools.pairwise(seen)]
     assert sorted(attack.checkpoints())[0] == 3
     assert max(moves[:3]) > 8 and max(moves[-3:]) < max(moves[:3]) / 2  # from across the ball to a few levels
     best = torch.stack([value(to_8bit(s)) for s in seen]).amax(0)
