@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import ExitStack
@@ -17,6 +18,7 @@ import torch
 from nic_helpers.dataset import SweepError
 
 PATIENCE = 20  # seconds, for a cluster to answer
+GRACE = 10  # seconds, for a worker that has lost its driver to clean up
 
 
 class Pool(Protocol):
@@ -93,6 +95,8 @@ def _begin_worker(threads: int) -> None:
 
     def follow() -> None:  # a driver that is killed outright tells nobody
         multiprocessing.parent_process().join()
+        os.kill(os.getpid(), signal.SIGTERM)  # with the clean-up, as above
+        time.sleep(GRACE)
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import inspect
+import itertools
 import json
 import platform
 import resource
@@ -20,7 +22,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import compressai
+import imageio_ffmpeg
 import pandas as pd
+import PIL
 import torch
 from torch import Tensor
 
@@ -98,7 +102,9 @@ class Grid:
     together. ``attacks``: name -> :class:`Contestant` or attack; its eps and seed are replaced by those of ``budgets``
     (on [0, 1]) and ``seeds``. ``objectives``: name -> objective, for the contestants without one. ``defences``: name ->
     a function that puts a defence around a codec (a module's function or a frozen dataclass), or None. ``targets``: the
-    codecs it is measured on, name -> qualities; None: the attacked ones. ``images``: as in
+    codecs it is measured on, name -> qualities; None: the attacked ones. A codec of your own is named "MODULE:FUNCTION", which
+    every worker must be able to import: the function takes a quality and gives the codec. ``weights``: as in
+    :func:`nic_helpers.load_codec`, one or several. ``images``: as in
     :func:`nic_helpers.images.load_named_images`; ``crop``: pixels a side of their centre; ``first``,
     ``every``: from which image on, and each how-manieth; ``limit``: how many at most; ``shard``: images a unit.
     ``verify``: images of a unit whose bitstreams are decoded again and compared.
@@ -112,7 +118,7 @@ class Grid:
     defences: Mapping[str, Callable | None] = field(default_factory=lambda: {"none": None})
     ensembles: Mapping[str, Sequence[CodecAt]] = field(default_factory=dict)
     targets: Mapping[str, Sequence[float]] | None = None
-    weights: str = "bundled"
+    weights: str | Sequence[str] = "bundled"
     images: str = "bundled"
     crop: int | None = None
     first: int = 0
@@ -141,9 +147,10 @@ class Grid:
         shards = [tuple(names[k : k + self.shard]) for k in range(0, len(names), self.shard)]
         targets = tuple((n, q) for n, qualities in (self.targets or {}).items() for q in qualities)
         units = []
-        for label, attacked, chosen in self._attacked():
+        several = [self.weights] if isinstance(self.weights, str) else self.weights
+        for weights, (label, attacked, chosen) in itertools.product(several, list(self._attacked())):
             measured = targets or attacked
-            fingerprint = _fingerprint(self.weights, (*attacked, *measured))
+            fingerprint = _fingerprint(weights, (*attacked, *measured))
             for name, contestant in chosen.items():
                 own = contestant.objective if isinstance(contestant, Contestant) else None
                 objectives = {"": own} if own is not None else self.objectives
@@ -153,7 +160,7 @@ class Grid:
                         for shard in shards:
                             content = "".join(digests[n] for n in shard)
                             units.append(Unit(attacked, measured, label, name, attack, wanted, objective, defence, defend,
-                                              self.weights, self.images, self.crop, shard, self.verify,
+                                              weights, self.images, self.crop, shard, self.verify,
                                               fingerprint + content))  # fmt: skip
         return units
 
@@ -204,6 +211,8 @@ def _digest(image: Tensor) -> str:
 
 
 def _weights_sha256(name: str, quality: float, weights: str) -> str:
+    if ":" in name:  # what its commands are is in the module's text
+        return hashlib.sha256(inspect.getsource(importlib.import_module(name.partition(":")[0])).encode()).hexdigest()
     return "" if name in CLASSICAL else expected_sha256(name, int(quality), weights)
 
 
@@ -216,8 +225,10 @@ def _check_inputs(unit: Unit) -> None:
     expected = [_weights_sha256(n, q, unit.weights) for n, q in (*unit.attacked, *unit.measured)]
     images = images_of(unit.source, unit.crop)
     here = "".join(expected) + "".join(_digest(images[n]) if n in images else "?" for n in unit.images)
-    loaded = [codec_at(n, q, unit.weights) for n, q in (*unit.attacked, *unit.measured)]
-    same = all(c.weights.sha256.startswith(e) for c, e in zip(loaded, expected, strict=True) if hasattr(c, "weights"))
+    bundled = {
+        (n, q): e for (n, q), e in zip((*unit.attacked, *unit.measured), expected, strict=True) if n in ARCHITECTURES
+    }
+    same = all(codec_at(n, q, unit.weights).weights.sha256.startswith(e) for (n, q), e in bundled.items())
     if not same or here != unit.fingerprint:
         raise RuntimeError("the weights or images here are not those that this unit was planned with: use the same files "
                            "everywhere, start the workers again, and plan again")  # fmt: skip
@@ -247,6 +258,9 @@ def codec_at(name: str, quality: float, weights: str):
     """A codec, loaded once in each process."""
     if name in ARCHITECTURES:
         return load_codec(name, int(quality), weights)
+    if ":" in name:
+        module, _, function = name.partition(":")
+        return getattr(importlib.import_module(module), function)(quality)
     return load_codec(name, quality)
 
 
@@ -311,7 +325,8 @@ def _run_unit(unit: Unit) -> pd.DataFrame:
     if device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(device) / 2**20
     attack = unit.attack
-    return pd.concat(tables, ignore_index=True).assign(
+    rows = pd.concat(tables, ignore_index=True).astype({"quality": float})  # one type for every codec's scale
+    return rows.assign(
         attacked=unit.label, attack=unit.name, objective=unit.objective_name, defence=unit.defence,
         eps_255=round(255 * attack.eps, 6), norm=attack.norm, seed=attack.seed, settings=f"{attack!r} {unit.objective!r}",
         gradients=result.gradients, seconds=seconds, rss_mib=peak, device=str(device), versions=versions(), unit=unit.key,
@@ -321,6 +336,6 @@ def _run_unit(unit: Unit) -> pd.DataFrame:
 
 @functools.cache
 def versions() -> str:
-    """What computed a row: the project's version and the hash of its program, torch's, CompressAI's, Python's versions."""
+    """What computed a row: the project's version and the hash of its program, and the versions of what it stands on."""
     return (f"nic_helpers {__version__}+{program_sha256()[:12]}, torch {torch.__version__}, compressai {compressai.__version__}, "
-            f"Python {platform.python_version()}")  # fmt: skip
+            f"Pillow {PIL.__version__}, imageio-ffmpeg {imageio_ffmpeg.__version__}, Python {platform.python_version()}")  # fmt: skip

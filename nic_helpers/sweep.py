@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -280,6 +282,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     p.add_argument("--save", type=Path, help="write all rows to this one Parquet file")
     a = p.parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
     chosen, out = study.grids_of(a.study, a.profile), a.out or study.folder(a.study, a.profile)
     try:
         if a.dry_run:

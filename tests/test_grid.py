@@ -142,3 +142,25 @@ def test_the_course_s_studies_are_grids_at_every_profile(name, monkeypatch):
     assert len({n for u in units for n, _ in u.attacked}) >= 6 and len({q for u in units for _, q in u.attacked}) >= 3
     with pytest.raises(ValueError, match="there are robustness, transfer"):
         study.grids_of("nonsense", "quick")
+
+
+def test_a_codec_of_ones_own_enters_a_sweep_by_name(tmp_path, monkeypatch):
+    (tmp_path / "codecs_of_mine.py").write_text("""
+from nic_helpers.command import CommandCodec, ffmpeg
+
+def mjpeg(quality):
+    return CommandCodec("mjpeg", [ffmpeg(), "-v", "error", "-i", "{source}", "-q:v", "{quality}", "{stream}"],
+                        [ffmpeg(), "-v", "error", "-i", "{stream}", "{picture}"], quality, suffix="jpg")
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    mine = Grid(codecs={"codecs_of_mine:mjpeg": (4,)}, attacks={"noise": attacks.RandomNoise(EPS)}, crop=64, limit=1)
+    rows = grid.run_unit(mine.units()[0])
+    assert list(rows["codec"]) == ["mjpeg"] and rows["quality"].dtype == float and rows["bpp_clean"].iloc[0] > 0
+    assert "imageio-ffmpeg" in rows["versions"].iloc[0]
+
+
+def test_weights_are_an_axis_too():
+    both = Grid(codecs={"bmshj2018-hyperprior": (3,)}, attacks={"noise": attacks.RandomNoise(EPS)}, crop=32, limit=1,
+                weights=("bundled", "zoo"))  # fmt: skip
+    units = both.units()
+    assert [u.weights for u in units] == ["bundled", "zoo"] and len({u.key for u in units}) == 2

@@ -98,6 +98,47 @@ def test_ctrl_c_leaves_a_clean_state_and_says_how_to_go_on(undisturbed, tmp_path
     assert same(sweep.run(grid(), tmp_path, progress=False), undisturbed)
 
 
+def test_sigterm_is_ctrl_c_and_leaves_no_program_running(tmp_path):
+    # as a cluster ends a job; in the middle of an external encoder
+    (tmp_path / "slow_codec.py").write_text("""
+import sys
+from nic_helpers.command import CommandCodec
+def slow(quality):
+    code = "import sys, time; open(sys.argv[1], 'w').close(); time.sleep(300)"
+    return CommandCodec("slow", [sys.executable, "-c", code, sys.path[0] + "/began", "{stream}"], ["x", "{picture}"])
+""")
+    script = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from nic_helpers import attacks, study, sweep
+from nic_helpers.grid import Grid
+noise = {"noise": attacks.RandomNoise(8 / 255)}
+study.grids_of = lambda *a: (Grid(codecs={"slow_codec:slow": (1,)}, attacks=noise, crop=32, limit=1),)
+sys.exit(sweep.main(["robustness", "--profile", "quick", "--out", sys.argv[1] + "/rows"]))
+"""
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script, str(tmp_path)], stderr=subprocess.PIPE,
+                               text=True, env=environment)  # fmt: skip
+    began = time.monotonic()
+    while not (tmp_path / "began").exists():
+        assert time.monotonic() - began < 120 and process.poll() is None
+        time.sleep(0.05)
+    assert list(tmp_path.glob("codec_*"))
+    process.terminate()
+    said = process.communicate(timeout=30)[1]
+    assert process.returncode == 130 and "the same command goes on" in said
+    assert not list(tmp_path.glob("codec_*"))
+    running = [p for p in Path("/proc").glob("[0-9]*/cmdline") if str(tmp_path / "began").encode() in _read(p)]
+    assert not running
+
+
+def _read(path):
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
 def broken(codec):
     """A defence that fails."""
     raise ArithmeticError("this defence cannot be")
