@@ -20,8 +20,8 @@ class SRDA(Iterative):
     Raises :class:`~nic_helpers.objectives.Joint` at ``angle`` (degrees; 0 rate, 90 distortion) unless an objective is
     given. The first step reaches the ball's surface, shorter ones follow on it, so that strengths are compared at the same
     size. ``optimiser``: "adam", the paper's, element by element, or "steepest" (default), along the gradient itself. Adam
-    gives every pixel the same step, whatever it is worth, and an RMS ball rewards the opposite: at equal cost it finds half
-    of what steepest ascent finds (notebook 05).
+    gives every pixel the same step, whatever it is worth, and an RMS ball rewards the opposite: at equal cost it can find less
+    than half of what steepest ascent finds (notebook 05).
     """
 
     norm: str = "l2rms"
