@@ -57,26 +57,42 @@ class Dataset:
 
     def done(self) -> set[str]:
         """The keys of the units whose rows are there and whole. Damaged files are named in a warning, and removed by
-        who is :meth:`writing`."""
+        who is :meth:`writing`, as are rows for which there are newer ones."""
         self._found = {}
-        for path in sorted(self._rows.glob("*.parquet")):
+        for path in sorted(self._rows.glob("*.parquet"), key=lambda p: p.stat().st_mtime_ns):
             key, _, digest = path.stem.partition("-")
             if digest != _digest(path.read_bytes()):
                 warnings.warn(f"{path} is damaged: {'removed, ' * self._writes}its unit is done again", stacklevel=2)
                 if self._writes:
                     path.unlink()
             else:
-                self._found[key] = path
+                self._put(key, path)
         return set(self._found)
 
+    def _put(self, key: str, path: Path) -> None:
+        """Know a unit's file; an older one of the same unit goes, now that the newer is whole."""
+        older = self._found.get(key, path)
+        self._found[key] = path
+        if self._writes and older != path:
+            older.unlink()
+
+    def by_others(self, versions: str) -> set[str]:
+        """The keys of the units there whose rows were not made by this program and these packages (``versions`` of a
+        row, as :func:`nic_helpers.grid.versions` says it)."""
+        if not self._found:
+            self.done()
+        return {
+            k for k, p in self._found.items() if set(pd.read_parquet(p, columns=["versions"])["versions"]) != {versions}
+        }
+
     def write(self, key: str, table: pd.DataFrame) -> None:
-        """Store a unit's rows: all of them, or none."""
+        """Store a unit's rows: all of them, or none. They replace those that are there."""
         buffer = io.BytesIO()
         table.to_parquet(buffer, index=False, compression="zstd")
         content = buffer.getvalue()
         target = self._rows / f"{key}-{_digest(content)}.parquet"
         _write_whole(target, content)
-        self._found[key] = target
+        self._put(key, target)
         (self._failed / f"{key}.json").unlink(missing_ok=True)
 
     def read(self, keys: Iterable[str] | None = None) -> pd.DataFrame:

@@ -2,7 +2,8 @@
 
 A unit attacks a few images in one way and measures what that did to one or more codecs. It is plain data: another
 process or machine that has this package can do it, and it is known by a hash of its settings and of the weights' and the
-images' content. The program itself is not in it: who changes an attack takes a new folder (each row has its hash).
+images' content. The program itself is not in it, so that a study outlives a new release; each row has the program's hash, and
+``sweep.run(…, same_program=True)`` does again what another one did.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ import inspect
 import itertools
 import json
 import platform
-import resource
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,6 +32,7 @@ from nic_helpers.attacks import Attack
 from nic_helpers.classical import CLASSICAL
 from nic_helpers.codecs import Coded, load_codec
 from nic_helpers.images import centre_crop, load_named_images, to_uint8
+from nic_helpers.memory import forget_peak, peak_mib
 from nic_helpers.metrics import before_after
 from nic_helpers.models import ARCHITECTURES
 from nic_helpers.settings import get_device, program_sha256
@@ -286,7 +286,7 @@ def run_unit(unit: Unit) -> pd.DataFrame:
 
     Beside those columns: ``unit``, ``attacked``, ``attacked_sha256``, ``attack``, ``objective``, ``defence``, ``eps_255``,
     ``norm``, ``seed``, ``settings``; ``gradients`` and ``seconds`` (of the attack) an image, ``rss_mib`` (the most memory
-    the process has held so far; on a GPU, what the unit took there), ``device``, ``versions``. ``decoded``: True where the
+    that was resident in its process meanwhile; on a GPU, what the unit took there), ``device``, ``versions``. ``decoded``: True where the
     attacked image's bitstream was decoded and gave the encoder's reconstruction. One unit at a time in each process.
     """
     with _ONE_AT_A_TIME:
@@ -296,6 +296,7 @@ def run_unit(unit: Unit) -> pd.DataFrame:
 def _run_unit(unit: Unit) -> pd.DataFrame:
     device = get_device()
     _check_inputs(unit)
+    forget_peak()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     x = _batch(unit.source, unit.crop, unit.images)
@@ -321,9 +322,7 @@ def _run_unit(unit: Unit) -> pd.DataFrame:
                     f"{codec.label} decodes {unit.images[k]}'s bitstream to something else than it encoded"
                 )
         tables.append(table.assign(decoded=decoded))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**10 if sys.platform == "linux" else 2**20)
-    if device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(device) / 2**20
+    peak = torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else peak_mib()
     attack = unit.attack
     rows = pd.concat(tables, ignore_index=True).astype({"quality": float})  # one type for every codec's scale
     return rows.assign(
@@ -337,5 +336,6 @@ def _run_unit(unit: Unit) -> pd.DataFrame:
 @functools.cache
 def versions() -> str:
     """What computed a row: the project's version and the hash of its program, and the versions of what it stands on."""
-    return (f"nic_helpers {__version__}+{program_sha256()[:12]}, torch {torch.__version__}, compressai {compressai.__version__}, "
+    program = program_sha256(rows_only=True)[:12]
+    return (f"nic_helpers {__version__}+{program}, torch {torch.__version__}, compressai {compressai.__version__}, "
             f"Pillow {PIL.__version__}, imageio-ffmpeg {imageio_ffmpeg.__version__}, Python {platform.python_version()}")  # fmt: skip

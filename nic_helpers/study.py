@@ -93,8 +93,8 @@ def _robustness(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
 
 
 def _standard(seeds: tuple[int, ...]) -> tuple[Grid, ...]:
-    """Fitted to six hours of one CPU core. Sign attacks on every image, the others on four; in the order in which one would
-    miss them: the larger budget, a third of the images, and one attack of each kind come first."""
+    """Fitted to six hours of one CPU core. Sign attacks on every image, the others on a third; in the order in which one
+    would miss them: the larger budget, few images, and one attack of each kind come first."""
     sign, ball = _sign(10), _ball(30, 100)
     first = {k: sign.pop(k) for k in ("sign noise", "FGSM", "PGD", "APGD")}
     joint = {k: ball.pop(k) for k in ("SRDA rate", "SRDA distortion")}
@@ -108,16 +108,18 @@ def _standard(seeds: tuple[int, ...]) -> tuple[Grid, ...]:
             "seeds": seeds,
         }
         thirds = [{"first": k, "every": 3, **common} for k in range(3)]
-        four = {"every": 6, **common}
-        return [Grid(attacks=first, **thirds[0]), Grid(attacks=joint, **four), Grid(attacks=sign, **thirds[0]),
-                Grid(attacks=ball, **four), *(Grid(attacks=first | sign, **third) for third in thirds[1:])]  # fmt: skip
+        sixths = [{"first": k, "every": 6, **common} for k in (0, 3)]  # which make the first third
+        return [Grid(attacks=first, **thirds[0]), Grid(attacks=joint, **sixths[0]), Grid(attacks=sign, **thirds[0]),
+                Grid(attacks=ball, **sixths[0]), *(Grid(attacks=first | sign, **third) for third in thirds[1:]),
+                Grid(attacks=joint | ball, **sixths[1])]  # fmt: skip
 
     return (*grids(EPS), *grids(2 / 255))
 
 
 def _transfer(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     how = {"PGD": attacks.PGD(EPS, steps=10), "DI-FGSM": attacks.DIFGSM(EPS, steps=10)}
-    alike = {"noise like PGD": attacks.SpectralNoise(EPS, like=how["PGD"])}
+    like = {f"noise like {name}": attacks.SpectralNoise(EPS, like=attack) for name, attack in how.items()}
+    alike = {"noise like PGD": like["noise like PGD"]}
     noise = {"sign noise": attacks.RandomNoise(EPS, kind="sign")}
     if profile == "quick":
         codecs = {"bmshj2018-hyperprior": (1, 6), "cheng2020-anchor": (1,)}
@@ -142,7 +144,9 @@ def _transfer(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
              Grid(codecs={"bmshj2018-hyperprior": (3,)}, attacks=noise, **everyone),
              Grid(codecs=codecs, attacks=alike, **everyone),
              Grid(codecs={}, ensembles=together, attacks=how, **everyone),
-             Grid(codecs=dict.fromkeys(ARCHS, (3,)), attacks={"DI-FGSM": how["DI-FGSM"]}, **everyone))  # fmt: skip
+             Grid(codecs=dict.fromkeys(ARCHS, (3,)), attacks={"DI-FGSM": how["DI-FGSM"]}, **everyone),
+             Grid(codecs={}, ensembles=together, attacks=like, **everyone),
+             Grid(codecs=dict.fromkeys(ARCHS, (3,)), attacks=like, **everyone))  # fmt: skip
     if profile != "standard":
         return first
     # the other bundled codecs: attacked and measured on everyone, and measured under everyone's attacks

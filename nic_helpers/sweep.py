@@ -59,6 +59,7 @@ def run(
     jobs: int = 1,
     progress: bool = True,
     seconds: float = math.inf,
+    same_program: bool = False,
 ) -> pd.DataFrame:
     """Do all units of a grid (or of several, in turn) that ``folder`` has not got yet; returns the rows of all, in order.
 
@@ -66,7 +67,8 @@ def run(
     ``DASK_SCHEDULER_ADDRESS`` is set; otherwise ``jobs`` processes of this machine (1: this process). Rows are written
     here, by one process, so workers need no common disk; they need this package, its data folder and the images.
     ``seconds``: hand out no more units after so long, drop those that have not begun, and return what there is (a
-    cluster's job has a limit).
+    cluster's job has a limit). ``same_program``: do those units again whose rows another version of this package, or of
+    those that it stands on, has made; the old rows stay until the new ones are there.
 
     A unit that fails is tried once more, then recorded with its error, and the rest goes on; a warning names them at the
     end, and the next run tries them again. Raises :class:`SweepError` where nothing can go on: a full disk, another run
@@ -76,7 +78,7 @@ def run(
     data = Dataset(folder)
     with ExitStack() as stack:
         stack.enter_context(data.writing())
-        done = data.done()
+        done = data.done() - (data.by_others(grid.versions()) if same_program else set())
         missing = [u for u in units if u.key not in done]
         if missing:
             pool = pool_of(executor, jobs, stack)
@@ -228,9 +230,11 @@ def _random(name: str, quality: int) -> NeuralCodec:
 
 
 def costs(study: Grid | Sequence[Grid], folder: str | Path | None = None) -> pd.DataFrame:
-    """What a study costs on this device: a row a unit, with its gradients, seconds, and whether it is done."""
+    """What a study costs on this device: a row a unit, with its gradients, seconds, whether it is done, and whether it was
+    another program that did it."""
     units = units_of(study)
-    done = Dataset(folder).done() if folder and Path(folder).is_dir() else set()
+    data = Dataset(folder) if folder and Path(folder).is_dir() else None
+    done, others = (data.done(), data.by_others(grid.versions())) if data else (set(), set())
     paces = {}
     for unit in tqdm(units, desc="timing the codecs", leave=False):
         pixels = grid.images_of(unit.source, unit.crop)[unit.images[0]][0].numel()
@@ -243,7 +247,8 @@ def costs(study: Grid | Sequence[Grid], folder: str | Path | None = None) -> pd.
         seconds = sum(paces[*c, u.weights]["gradient"] for c in u.attacked) * gradients
         seconds += sum(paces[*c, u.weights]["coding"] for c in u.measured) * len(u.images)
         rows.append({"attacked": u.label, "attack": u.name, "units": 1, "images": len(u.images), "gradients": gradients,
-                     "seconds": seconds, "done": u.key in done, "seconds_left": 0.0 if u.key in done else seconds,
+                     "seconds": seconds, "done": u.key in done, "by_others": u.key in others,
+                     "seconds_left": 0.0 if u.key in done else seconds,
                      "guessed": max(paces[*c, u.weights]["guessed"] for c in (*u.attacked, *u.measured))})  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -261,6 +266,9 @@ def plan(study: Grid | Sequence[Grid], folder: str | Path | None, jobs: int) -> 
              f"{len(table)} units, {int(table['done'].sum())} of them done; {table['gradients'].sum():,.0f} gradient evaluations",
              f"{hours:.1f} hours of this device ({get_device()}), {left:.1f} of them left; with {jobs} process"
              f"{'es' * (jobs > 1)} about {left / jobs:.1f} hours from now"]  # fmt: skip
+    if table["by_others"].any():
+        lines.append(f"{int(table['by_others'].sum())} of those done were done by another version of this program or of its "
+                     "packages: with --same-program they are done again")  # fmt: skip
     if table["guessed"].any():
         lines.append("Timed with random weights of the published size, as the weights themselves are not at hand: "
                      + ", ".join(dict.fromkeys(table.loc[table["guessed"] > 0, "attacked"])))  # fmt: skip
@@ -280,6 +288,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument(
         "--from", dest="table", type=Path, help="a published table (Parquet) whose rows are taken over first"
     )
+    p.add_argument("--same-program", action="store_true", help="do again what another version of the program did")
     p.add_argument("--save", type=Path, help="write all rows to this one Parquet file")
     a = p.parse_args(argv)
     if threading.current_thread() is threading.main_thread():
@@ -291,7 +300,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if a.table:
             Dataset(out).add(pd.read_parquet(a.table))
-        table = run(chosen, out, jobs=a.jobs)
+        table = run(chosen, out, jobs=a.jobs, same_program=a.same_program)
         if a.save:
             table.to_parquet(a.save, index=False, compression="zstd")
         print(f"{len(table)} rows of {table['unit'].nunique() if len(table) else 0} units in {out}")

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -38,6 +39,31 @@ def test_a_damaged_file_is_named_removed_and_only_that(data, damage):
     with data.writing(), pytest.warns(UserWarning, match=f"{path.name} is damaged: removed"):
         assert data.done() == {"b"}
     assert not path.exists()
+
+
+def test_new_rows_replace_those_of_another_program_and_only_once_they_are_whole(data):
+    other = Dataset(data.folder)
+    with other.writing():
+        other.done()
+        other.write("a", rows("a", 5).assign(versions="new"))
+        assert len(list((data.folder / "rows").glob("a-*"))) == 1
+        other.write("b", rows("b").assign(versions="old"))
+    assert other.by_others("new") == {"b"} == Dataset(data.folder).by_others("new")
+    assert other.by_others("old") == {"a"} and other.by_others("") == {"a", "b"}
+    assert len(other.read(["a"])) == 5
+
+
+def test_killed_between_new_rows_and_the_removal_of_the_old_only_the_new_count(data):
+    old = next((data.folder / "rows").glob("a-*"))
+    kept = old.read_bytes()
+    with data.writing():
+        data.write("a", rows("a", 5))
+    old.write_bytes(kept)
+    os.utime(old, (1, 1))
+    assert data.done() == {"a", "b"} and len(data.read(["a"])) == 5
+    assert old.exists()  # who only looks removes nothing
+    with data.writing():
+        assert data.done() == {"a", "b"} and len(data.read(["a"])) == 5 and not old.exists()
 
 
 def test_half_written_files_of_a_killed_run_are_cleared(data):

@@ -1,10 +1,13 @@
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 
 from nic_helpers import attacks, grid, study
 from nic_helpers.grid import Contestant, Grid, expected_gradients, run_unit
 from nic_helpers.objectives import Rate
+from nic_helpers.settings import BESIDE_ROWS, PROJECT, program_sha256
 
 EPS = 8 / 255
 SMALL = {"crop": 48, "limit": 2}
@@ -37,6 +40,18 @@ def test_a_key_is_the_same_everywhere_and_changes_with_what_rows_depend_on(monke
                   small(codecs={"bmshj2018-hyperprior": (2,)}), small(targets={"jpeg": (30,)})):  # fmt: skip
         assert other.units()[0].key != unit.key
     assert dataclasses.replace(unit, fingerprint=unit.fingerprint[::-1]).key != unit.key  # other weights or pixels
+
+
+def test_nothing_that_a_unit_runs_is_left_out_of_its_program_s_hash():
+    code = ("import sys; from nic_helpers import attacks, grid; g = grid.Grid(codecs={'bmshj2018-hyperprior': (1,)}, "
+            "attacks={'PGD': attacks.PGD(8 / 255, steps=1)}, targets={'jpeg': (30,)}, crop=48, limit=1); "
+            "[grid.run_unit(u) for u in g.units()]; "
+            "print(*(m.partition('.')[2] for m in sys.modules if m.startswith('nic_helpers.')))")  # fmt: skip
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=True)
+    ran = set(run.stdout.split())
+    assert {"grid", "attacks", "codecs", "metrics"} <= ran and not ran & set(BESIDE_ROWS)
+    assert all((PROJECT / "nic_helpers" / f"{name}.py").is_file() for name in BESIDE_ROWS)
+    assert program_sha256(rows_only=True) != program_sha256()
 
 
 def test_what_no_other_process_could_know_is_refused():

@@ -18,6 +18,19 @@ for _ in range(8):
 print(kept, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
+PEAK = """
+import mmap
+from nic_helpers.memory import forget_peak, peak_mib
+with mmap.mmap(-1, 2**28) as block:  # not from malloc, which would keep it
+    block.write(bytes(2**28))
+forget_peak()
+before = peak_mib()
+with mmap.mmap(-1, 2**27) as block:
+    for k in range(0, 2**27, 4096):
+        block[k] = 1
+print(before, peak_mib())
+"""
+
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's malloc")
 
 
@@ -35,6 +48,13 @@ def test_a_block_freed_is_there_for_the_next():
     kept, faults = page_faults()
     left, more = page_faults(NIC_KEEP_MEMORY="0")
     assert kept and not left and faults < more / 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a peak cannot be forgotten")
+def test_a_peak_is_of_what_came_after_it_was_forgotten():
+    run = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True, timeout=120)
+    before, after = map(float, run.stdout.split())
+    assert 100 < after - before < 200  # of the 128 MiB, and not of the 512 MiB before
 
 
 @glibc

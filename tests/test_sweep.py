@@ -208,6 +208,17 @@ def test_the_dry_run_tells_units_cost_and_what_is_done_and_does_nothing(undistur
     assert len(Dataset(tmp_path).done()) == 9
 
 
+def test_what_another_program_did_is_named_and_done_again_when_asked_to(undisturbed, tmp_path):
+    old = undisturbed["versions"].where(undisturbed["quality"] == 6, "nic_helpers 0.0.9")
+    Dataset(tmp_path).add(undisturbed.assign(versions=old))
+    assert "9 of those done were done by another version" in sweep.plan(grid(), tmp_path, jobs=1)
+    kept = sweep.run(grid(), tmp_path, progress=False)
+    assert (kept["versions"] == "nic_helpers 0.0.9").sum() == 9  # not of its own accord
+    again = sweep.run(grid(), tmp_path, progress=False, same_program=True)
+    assert same(again, undisturbed) and again["versions"].nunique() == 1
+    assert "another version" not in sweep.plan(grid(), tmp_path, jobs=1)
+
+
 def test_codecs_whose_weights_are_not_at_hand_are_timed_with_random_ones(tmp_path, monkeypatch, closed_port):
     monkeypatch.setattr(sweep.grid, "_weights_sha256", lambda *a: "0" * 64)
     monkeypatch.setenv("NIC_ZOO_URL", closed_port)
