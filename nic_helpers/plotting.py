@@ -21,7 +21,8 @@ from nic_helpers.stats import rate_difference, summarise
 _BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY, _YELLOW, _BROWN, _BLACK, _GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A900", "#8B5A2B", "#000000", "#7F7F7F",
 )  # fmt: skip
-#: codec -> (colour, marker); never changed from figure to figure.
+_DIM = "#5A5A5A"
+#: codec -> (colour, marker); never changed from figure to figure. Learned codecs have colours, classical ones are grey.
 STYLES: dict[str, tuple[str, str]] = {
     "bmshj2018-factorized": (_SKY, "v"),
     "bmshj2018-hyperprior": (_BLUE, "o"),
@@ -31,13 +32,13 @@ STYLES: dict[str, tuple[str, str]] = {
     "cheng2020-attn": (_PURPLE, "P"),
     "bmshj2018-hyperprior-vbr": (_BROWN, "*"),
     "jpeg": (_BLACK, "x"),
-    "jpeg-plain": (_GREY, "+"),
-    "jpeg2000": (_GREY, "1"),
-    "webp": (_ORANGE, "2"),
-    "avif": (_GREEN, "3"),
-    "jpegxl": (_SKY, "4"),
-    "hevc": (_BROWN, "|"),
-    "vvc": (_PURPLE, "_"),
+    "jpeg-plain": (_DIM, "+"),
+    "jpeg2000": (_DIM, "1"),
+    "webp": (_DIM, "2"),
+    "avif": (_DIM, "3"),
+    "jpegxl": (_DIM, "4"),
+    "hevc": (_DIM, "|"),
+    "vvc": (_DIM, "_"),
 }
 CLASSICAL_LINE = "--"
 
@@ -112,13 +113,29 @@ def rd_curves(table: pd.DataFrame, quality: str = "psnr", ax=None, published: pd
         curve = curve.sort_values("bpp")
         classical = codec in CLASSICAL
         ax.plot(curve["bpp"], transform(curve[quality]), CLASSICAL_LINE if classical else "-", label=codec,
-                lw=1.2 if classical else 2, **style(codec))  # fmt: skip
+                lw=1.2 if classical else 2, zorder=1.5 if classical else 2, **style(codec))  # fmt: skip
     if published is not None:
         for name, curve in published.groupby("name", sort=False):
             look = style(curve["codec"].iloc[0]) | {"markerfacecolor": "none"}
             ax.plot(curve["bpp"], transform(curve[quality]), ":", lw=1, ms=4, alpha=0.8, label=name, **look)
     labels = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM, as −10·log₁₀(1 − MS-SSIM) (dB)", "ssim": "SSIM"}
     ax.set(xlabel="rate (bits per pixel, real bytes)", ylabel=labels[quality])
+    return ax
+
+
+def name_classical(ax):
+    """Write each classical codec's name on its line, within the axes' limits; call it last. Takes them out of the legend."""
+    lines = [line for line in ax.lines if line.get_label() in CLASSICAL]
+    low, high = ax.get_xlim()
+    for k, line in enumerate(lines):
+        x, y = line.get_data()
+        at = low + (high - low) * (0.42 + 0.4 * k / max(1, len(lines) - 1))
+        here, there = np.interp([at, at + 0.02 * (high - low)], x, y)
+        slope = np.degrees(np.arctan2(there - here, 0.02 * (high - low)))
+        ax.text(at, here, line.get_label(), ha="center", va="center", fontsize=8, color=line.get_color(), rotation=slope,
+                rotation_mode="anchor", transform_rotates_text=True, clip_on=True, zorder=1.6,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85})  # fmt: skip
+        line.set_label(f"_{line.get_label()}")
     return ax
 
 
@@ -229,12 +246,13 @@ def heat_table(ax, table: pd.DataFrame, label: str, digits: int = 1, **options):
     return ax
 
 
-def intervals(ax, table: pd.DataFrame, label: str):
-    """Means with their intervals, one below the other: ``table`` has ``mean``, ``low``, ``high`` and a row for each
-    (codec, quality)."""
+def intervals(ax, table: pd.DataFrame, label: str, columns: tuple[str, str, str] = ("mean", "low", "high")):
+    """Means with their intervals, one below the other: ``table`` has a row for each (codec, quality), and ``columns`` for
+    the mean and the two ends."""
     for y, ((codec, _), row) in enumerate(table.iterrows()):
-        error = [[row["mean"] - row["low"]], [row["high"] - row["mean"]]]
-        ax.errorbar(row["mean"], -y, xerr=error, lw=1.5, capsize=3, ms=7, markeredgecolor="black", **style(codec))
+        mean, low, high = row[list(columns)]
+        error = [[mean - low], [high - mean]]
+        ax.errorbar(mean, -y, xerr=error, lw=1.5, capsize=3, ms=7, markeredgecolor="black", **style(codec))
     ax.set_yticks(range(0, -len(table), -1), [f"{codec} q{quality:g}" for codec, quality in table.index])
     ax.set_xlabel(label)
     return ax
