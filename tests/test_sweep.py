@@ -219,6 +219,16 @@ def test_what_another_program_did_is_named_and_done_again_when_asked_to(undistur
     assert "another version" not in sweep.plan(grid(), tmp_path, jobs=1)
 
 
+def test_the_progress_bar_counts_units_from_what_is_done_and_tells_the_time_left(undisturbed, tmp_path, capsys):
+    Dataset(tmp_path).add(undisturbed[undisturbed["quality"] == 1])
+    sweep.run(grid(), tmp_path)
+    shown = capsys.readouterr().err.split("\r")
+    assert "9 of 18 units" in shown[2] and " 50%|" in shown[2]
+    assert "18 of 18 units" in shown[-1] and "100%|" in shown[-1] and "00:00 left" in shown[-1]
+    sweep.run(grid(), tmp_path, progress=False)
+    assert not capsys.readouterr().err
+
+
 def test_codecs_whose_weights_are_not_at_hand_are_timed_with_random_ones(tmp_path, monkeypatch, closed_port):
     monkeypatch.setattr(sweep.grid, "_weights_sha256", lambda *a: "0" * 64)
     monkeypatch.setenv("NIC_ZOO_URL", closed_port)
