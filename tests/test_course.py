@@ -1,6 +1,7 @@
 import json
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -34,6 +35,18 @@ def test_figures_and_tables_go_to_the_build_folder(run, tmp_path):
     run.save_table(pd.DataFrame({"a": [1.23456789]}), "t")
     names = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.*"))
     assert names == ["figures/03_grid.pdf", "figures/03_grid.png", "results/03_t.csv"]
+
+
+def test_a_study_s_rows_are_kept_in_single_precision_and_small(run, tmp_path):
+    values = np.random.default_rng(0).normal(30, 0.1, 20_000)
+    rows = pd.DataFrame(
+        {"image": "kodim01", "psnr_recon": values, "delta_amp": (30 - values).astype("float32"), "seed": 0}
+    )
+    run.save_rows(rows, "study")
+    back = pd.read_parquet(tmp_path / "results" / "03_study.parquet")
+    assert list(back) == list(rows) and (back["image"] == "kodim01").all() and (back["seed"] == 0).all()
+    assert np.array_equal(back["psnr_recon"], values.astype("float32")) and back["delta_amp"].equals(rows["delta_amp"])
+    assert (tmp_path / "results" / "03_study.parquet").stat().st_size < 0.8 * 2 * 4 * len(rows)
 
 
 def test_the_environment_table_names_every_bundled_codec():
