@@ -16,7 +16,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pandas as pd
@@ -59,9 +59,13 @@ class Dataset:
         """The keys of the units whose rows are there and whole. Damaged files are named in a warning, and removed by
         who is :meth:`writing`, as are rows for which there are newer ones."""
         self._found = {}
-        for path in sorted(self._rows.glob("*.parquet"), key=lambda p: p.stat().st_mtime_ns):
+        for path in sorted(self._rows.glob("*.parquet"), key=_age):
             key, _, digest = path.stem.partition("-")
-            if digest != _digest(path.read_bytes()):
+            try:
+                content = path.read_bytes()
+            except FileNotFoundError:  # who writes has just replaced it
+                continue
+            if digest != _digest(content):
                 warnings.warn(f"{path} is damaged: {'removed, ' * self._writes}its unit is done again", stacklevel=2)
                 if self._writes:
                     path.unlink()
@@ -81,9 +85,12 @@ class Dataset:
         row, as :func:`nic_helpers.grid.versions` says it)."""
         if not self._found:
             self.done()
-        return {
-            k for k, p in self._found.items() if set(pd.read_parquet(p, columns=["versions"])["versions"]) != {versions}
-        }
+        others = set()
+        for key, path in self._found.items():
+            with suppress(FileNotFoundError):  # as above
+                if set(pd.read_parquet(path, columns=["versions"])["versions"]) != {versions}:
+                    others.add(key)
+        return others
 
     def write(self, key: str, table: pd.DataFrame) -> None:
         """Store a unit's rows: all of them, or none. They replace those that are there."""
@@ -119,6 +126,13 @@ class Dataset:
     def failures(self) -> dict[str, dict[str, str]]:
         """Units that failed when they were last tried: key -> unit and error."""
         return {p.stem: json.loads(p.read_text()) for p in sorted(self._failed.glob("*.json"))}
+
+
+def _age(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
 
 
 def _digest(content: bytes) -> str:

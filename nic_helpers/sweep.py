@@ -6,7 +6,8 @@
 
 python -m nic_helpers.sweep robustness --dry-run                  # the course's own studies: see nic_helpers.study
 
-Units that are done are never done again. However a run ends, the same call goes on where it stopped.
+Units that are done are not done again (unless ``same_program`` asks for it). However a run ends, the same call goes on
+where it stopped.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ def run(
     here, by one process, so workers need no common disk; they need this package, its data folder and the images.
     ``seconds``: hand out no more units after so long, drop those that have not begun, and return what there is (a
     cluster's job has a limit). ``same_program``: do those units again whose rows another version of this package, or of
-    those that it stands on, has made; the old rows stay until the new ones are there.
+    those that it stands on, has made; the old rows stay until the new ones are there, and a warning says how many are left.
 
     A unit that fails is tried once more, then recorded with its error, and the rest goes on; a warning names them at the
     end, and the next run tries them again. Raises :class:`SweepError` where nothing can go on: a full disk, another run
@@ -87,9 +88,13 @@ def run(
     failed = {k: v for k, v in data.failures().items() if k in {u.key for u in units}}
     if failed:
         first = next(iter(failed.values()))
-        warnings.warn(f"{len(failed)} of {len(units)} units failed and are missing from the rows; the first: {first['unit']}: "
+        warnings.warn(f"{len(failed)} of {len(units)} units failed; their rows are missing, or those of an earlier run; the "
+                      f"first: {first['unit']}: "
                       f"{first['error'].splitlines()[-1]}. See {data.folder / 'failed'}; the next run tries them again.",
                       stacklevel=2)  # fmt: skip
+    if same_program and (left := data.by_others(grid.versions()) & {u.key for u in units}):
+        warnings.warn(f"the rows of {len(left)} of {len(units)} units are still those of another program: the time was over, they "
+                      "failed, or the workers have other versions than this process", stacklevel=2)  # fmt: skip
     return data.read(u.key for u in units)
 
 
@@ -229,12 +234,13 @@ def _random(name: str, quality: int) -> NeuralCodec:
     return NeuralCodec(name, quality, Weights(model.state_dict(), "random", name, "00" * 32, 0.01), get_device())
 
 
-def costs(study: Grid | Sequence[Grid], folder: str | Path | None = None) -> pd.DataFrame:
+def costs(study: Grid | Sequence[Grid], folder: str | Path | None = None, same_program: bool = False) -> pd.DataFrame:
     """What a study costs on this device: a row a unit, with its gradients, seconds, whether it is done, and whether it was
-    another program that did it."""
+    another program that did it (which counts as not done for ``same_program``)."""
     units = units_of(study)
     data = Dataset(folder) if folder and Path(folder).is_dir() else None
     done, others = (data.done(), data.by_others(grid.versions())) if data else (set(), set())
+    done -= others if same_program else set()
     paces = {}
     for unit in tqdm(units, desc="timing the codecs", leave=False):
         pixels = grid.images_of(unit.source, unit.crop)[unit.images[0]][0].numel()
@@ -253,9 +259,9 @@ def costs(study: Grid | Sequence[Grid], folder: str | Path | None = None) -> pd.
     return pd.DataFrame(rows)
 
 
-def plan(study: Grid | Sequence[Grid], folder: str | Path | None, jobs: int) -> str:
+def plan(study: Grid | Sequence[Grid], folder: str | Path | None, jobs: int, same_program: bool = False) -> str:
     """The dry run: units, what is done, and hours, as text."""
-    table = costs(study, folder)
+    table = costs(study, folder, same_program)
     by_codec = table.groupby("attacked", sort=False).agg(
         units=("units", "sum"), done=("done", "sum"), gradients=("gradients", "sum"), hours=("seconds", "sum"),
         left=("seconds_left", "sum"),
@@ -267,8 +273,8 @@ def plan(study: Grid | Sequence[Grid], folder: str | Path | None, jobs: int) -> 
              f"{hours:.1f} hours of this device ({get_device()}), {left:.1f} of them left; with {jobs} process"
              f"{'es' * (jobs > 1)} about {left / jobs:.1f} hours from now"]  # fmt: skip
     if table["by_others"].any():
-        lines.append(f"{int(table['by_others'].sum())} of those done were done by another version of this program or of its "
-                     "packages: with --same-program they are done again")  # fmt: skip
+        lines.append(f"{int(table['by_others'].sum())} units were done by another version of this program or of its packages: "
+                     "with --same-program they are done again")  # fmt: skip
     if table["guessed"].any():
         lines.append("Timed with random weights of the published size, as the weights themselves are not at hand: "
                      + ", ".join(dict.fromkeys(table.loc[table["guessed"] > 0, "attacked"])))  # fmt: skip
@@ -296,7 +302,7 @@ def main(argv: list[str] | None = None) -> int:
     chosen, out = study.grids_of(a.study, a.profile), a.out or study.folder(a.study, a.profile)
     try:
         if a.dry_run:
-            print(plan(chosen, out, a.jobs))
+            print(plan(chosen, out, a.jobs, a.same_program))
             return 0
         if a.table:
             Dataset(out).add(pd.read_parquet(a.table))

@@ -211,9 +211,13 @@ def test_the_dry_run_tells_units_cost_and_what_is_done_and_does_nothing(undistur
 def test_what_another_program_did_is_named_and_done_again_when_asked_to(undisturbed, tmp_path):
     old = undisturbed["versions"].where(undisturbed["quality"] == 6, "nic_helpers 0.0.9")
     Dataset(tmp_path).add(undisturbed.assign(versions=old))
-    assert "9 of those done were done by another version" in sweep.plan(grid(), tmp_path, jobs=1)
+    text = sweep.plan(grid(), tmp_path, jobs=1)
+    assert "18 units, 18 of them done" in text and "9 units were done by another version" in text
+    assert "18 units, 9 of them done" in sweep.plan(grid(), tmp_path, jobs=1, same_program=True)
     kept = sweep.run(grid(), tmp_path, progress=False)
     assert (kept["versions"] == "nic_helpers 0.0.9").sum() == 9  # not of its own accord
+    with pytest.warns(UserWarning, match="rows of 9 of 18 units are still those of another program"):
+        sweep.run(grid(), tmp_path, progress=False, same_program=True, seconds=0)
     again = sweep.run(grid(), tmp_path, progress=False, same_program=True)
     assert same(again, undisturbed) and again["versions"].nunique() == 1
     assert "another version" not in sweep.plan(grid(), tmp_path, jobs=1)
