@@ -110,18 +110,22 @@ class State:
 
     def __init__(self, path: Path):
         self.path = path
+
+    @property
+    def done(self) -> dict[str, str]:
+        """Name -> key of what is done; read anew each time, as another run may be writing, too."""
         try:
-            self.done: dict[str, str] = json.loads(path.read_text())
+            return json.loads(self.path.read_text())
         except (OSError, ValueError):
-            self.done = {}
+            return {}
 
     def record(self, job: Job | None, name: str) -> None:
         """Note a job as done (or, with None, as not)."""
-        self.done.pop(name, None)
+        done = {k: v for k, v in self.done.items() if k != name}
         if job:
-            self.done[name] = job.key
-        temporary = self.path.with_suffix(".part")
-        temporary.write_text(json.dumps(self.done, indent=1))
+            done[name] = job.key
+        temporary = self.path.with_suffix(f".{os.getpid()}.part")
+        temporary.write_text(json.dumps(done, indent=1))
         temporary.replace(self.path)
 
 

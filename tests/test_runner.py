@@ -2,11 +2,13 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
 
 from nic_helpers import runner
+from nic_helpers.runner import Job, State
 
 
 def notebook(*cells, parameters="profile = 'quick'\nlevel = 1"):
@@ -148,6 +150,15 @@ def test_a_damaged_state_file_is_no_obstacle(course):
     (build / "state.json").write_text("{")
     assert run("--only", "02", "--resume") == 0
     assert list(json.loads((build / "state.json").read_text())) == ["02_three"]
+
+
+def test_two_runs_side_by_side_both_leave_their_notebooks_in_the_state(tmp_path):
+    one, other = State(tmp_path / "state.json"), State(tmp_path / "state.json")
+    one.record(Job(Path("00_a.ipynb"), {}, "key a"), "00_a")
+    other.record(Job(Path("01_b.ipynb"), {}, "key b"), "01_b")
+    assert one.done == other.done == {"00_a": "key a", "01_b": "key b"}
+    one.record(None, "01_b")
+    assert other.done == {"00_a": "key a"} and [p.name for p in tmp_path.iterdir()] == ["state.json"]
 
 
 def test_a_user_level_kernelspec_and_a_read_only_home_do_not_matter(tmp_path):
