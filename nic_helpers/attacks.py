@@ -45,7 +45,8 @@ __all__ = [
 class RandomNoise(Attack):
     """The control every attack must beat: noise of the same budget. It needs no gradient, so it takes any codec.
 
-    ``kind``: "uniform" in ±eps, or "sign", ±eps at random (the same RMS as a sign attack).
+    ``kind``: "uniform" in ±eps; "sign", ±eps at random (the same RMS as a sign attack); or "coarse", ±eps in grey blobs of
+    about four pixels: what codecs damp least, by design and without any codec.
     """
 
     kind: str = "uniform"
@@ -54,12 +55,15 @@ class RandomNoise(Attack):
 
     def __post_init__(self):
         super().__post_init__()
-        if self.kind not in ("uniform", "sign"):
-            raise ValueError(f"kind must be 'uniform' or 'sign', got {self.kind!r}")
+        if self.kind not in ("uniform", "sign", "coarse"):
+            raise ValueError(f"kind must be 'uniform', 'sign' or 'coarse', got {self.kind!r}")
 
     def _run(self, p):
         noise = uniform_noise(p.x, self.seed)
-        x_adv = p.budget.project(p.x + p.budget.offset(noise.sign() if self.kind == "sign" else noise), p.x)
+        if self.kind == "coarse":
+            few = F.interpolate(noise[:, :1], size=[max(1, side // 4) for side in noise.shape[-2:]])
+            noise = F.interpolate(few, size=noise.shape[-2:], mode="bicubic").expand_as(noise)
+        x_adv = p.budget.project(p.x + p.budget.offset(noise if self.kind == "uniform" else noise.sign()), p.x)
         values = p.judged(x_adv)
         return Ascent(x_adv, values, [values.cpu()])
 

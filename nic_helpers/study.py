@@ -120,7 +120,7 @@ def _transfer(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     how = {"PGD": attacks.PGD(EPS, steps=10), "DI-FGSM": attacks.DIFGSM(EPS, steps=10)}
     like = {f"noise like {name}": attacks.SpectralNoise(EPS, like=attack) for name, attack in how.items()}
     alike = {"noise like PGD": like["noise like PGD"]}
-    noise = {"sign noise": attacks.RandomNoise(EPS, kind="sign")}
+    noise = {f"{kind} noise": attacks.RandomNoise(EPS, kind=kind) for kind in ("sign", "coarse")}
     if profile == "quick":
         codecs = {"bmshj2018-hyperprior": (1, 6), "cheng2020-anchor": (1,)}
         common = {"crop": 64, "limit": 2, "seeds": seeds, "targets": codecs | {"jpeg": (30,), "vvc": (36,)}}

@@ -12,6 +12,7 @@ EPS = 8 / 255
 ALL = [
     attacks.RandomNoise(EPS),
     attacks.RandomNoise(EPS, kind="sign"),
+    attacks.RandomNoise(EPS, kind="coarse"),
     attacks.FGSM(EPS),
     attacks.PGD(EPS, steps=3),
     attacks.PGD(EPS, alpha=2 / 255, steps=3, restarts=2),
@@ -121,6 +122,17 @@ def test_a_blind_search_does_not_beat_the_gradient(hyperprior, crops):
     assert (
         damage(hyperprior, x, attacks.PGD(EPS)) < square < damage(hyperprior, x, attacks.RandomNoise(EPS, kind="sign"))
     )
+
+
+def test_coarse_noise_is_grey_blobs_at_the_bound_and_codecs_damp_it_less(hyperprior, crops):
+    x = (crops * 0.8 + 0.1).clamp(0, 1)  # room, so that nothing is clipped
+    white, coarse = attacks.RandomNoise(EPS, kind="sign"), attacks.RandomNoise(EPS, kind="coarse")
+    delta = (255 * (coarse(hyperprior, x).x_adv - to_8bit(x))).round()
+    assert (delta.abs() == 8).all() and torch.equal(delta[:, :1].expand_as(delta), delta)
+    alike = (delta[..., 1:] * delta[..., :-1] > 0).float().mean()
+    assert 0.7 < alike < 0.95  # of neighbours; without blobs it would be half of them
+    for codec in (hyperprior, load_codec("jpeg", 30)):
+        assert damage(codec, x, coarse) < damage(codec, x, white) - 1
 
 
 def test_noise_with_an_attacks_spectrum_has_its_size_and_spectrum_and_not_its_strength(hyperprior, crops):
