@@ -46,7 +46,7 @@ class RandomNoise(Attack):
     """The control every attack must beat: noise of the same budget. It needs no gradient, so it takes any codec.
 
     ``kind``: "uniform" in ±eps; "sign", ±eps at random (the same RMS as a sign attack); or "coarse", ±eps in grey blobs of
-    about four pixels: what codecs damp least, by design and without any codec.
+    about four pixels, which codecs damp less than single pixels and which take no codec to design.
     """
 
     kind: str = "uniform"
