@@ -160,14 +160,14 @@ class NeuralCodec:
 
         ``surrogate``: how the gradient gets through rounding: "ste" (round forward, identity backward), "noise"
         (uniform noise), "identity" (no quantisation), or None (true rounding: the gradient is zero). Context models
-        use their parallel form here; their true reconstruction is :meth:`reconstruct`. Clamping passes the gradient.
+        use their parallel form here; their true reconstruction is :meth:`reconstruct`. Samples that the clamp to [0, 1]
+        holds have no gradient: a picture can get no worse there, and an attack must look elsewhere.
         ``rate=False`` leaves ``bits`` empty and computes only what the reconstruction needs.
         """
         if not isinstance(x, Tensor):
             return [self(image[None], surrogate, rate) for image in x]
         w = self.walk(x, surrogate, rate=rate)
-        x_hat = w.x_hat[..., : x.size(2), : x.size(3)]
-        x_hat = x_hat + (x_hat.clamp(0, 1) - x_hat).detach()
+        x_hat = w.x_hat[..., : x.size(2), : x.size(3)].clamp(0, 1)
         bits = {k: v.to(x.device) for k, v in w.bits().items()} if rate else {}
         return CodecOutput(x_hat.to(x.device), bits, x.size(2) * x.size(3))
 

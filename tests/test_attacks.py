@@ -5,6 +5,7 @@ import torch
 
 from nic_helpers import attacks, load_codec, load_images, metrics
 from nic_helpers.budgets import L2rms, Linf
+from nic_helpers.codecs import CodecOutput, NeuralCodec
 from nic_helpers.images import to_8bit
 from nic_helpers.objectives import DIRECTIONS, Distortion, Joint, Rate
 
@@ -114,6 +115,21 @@ def test_the_unrounded_output_against_the_rounded_reference_is_the_strongest_gra
     codec = request.getfixturevalue(name)
     by = {s: damage(codec, crops, attacks.PGD(EPS, surrogate=s)) for s in ("ste", "noise", "identity", "auto")}
     assert by["auto"] == by["identity"] < by["ste"] - 0.5 and by["noise"] < by["ste"] - 0.5
+
+
+def test_a_gradient_that_stops_at_the_output_clamp_finds_what_a_straight_through_one_hides(monkeypatch):
+    # at fine qualities the synthesis runs away in places: saturated samples must not keep all of the gradient
+    codec = load_codec("bmshj2018-hyperprior", 6, device="cpu")
+    x = torch.stack([load_images("bundled")[k] for k in (0, 5)])
+    attack = attacks.PGD(EPS, norm="l2rms")
+    real = damage(codec, x, attack)
+
+    def straight_through(self, x, surrogate="ste", rate=True):
+        x_hat = self.walk(x, surrogate, rate=rate).x_hat
+        return CodecOutput(x_hat + (x_hat.clamp(0, 1) - x_hat).detach(), {}, x.size(2) * x.size(3))
+
+    monkeypatch.setattr(NeuralCodec, "__call__", straight_through)
+    assert real < damage(codec, x, attack) - 2
 
 
 def test_a_blind_search_does_not_beat_the_gradient(hyperprior, crops):
