@@ -42,7 +42,7 @@ def gradient_near(codec, x: Tensor, objective=None, attack: Attack | None = None
     """The gradient [B, 3, H, W] that ``attack`` would climb, at a random point of its ball around x; None where the
     objective has none through this codec."""
     objective, attack = objective or Distortion(), attack or PGD(8 / 255)
-    surrogate = objective.surrogate if attack.surrogate == "auto" else attack.surrogate
+    surrogate = attack.surrogates(objective)[0]
     source = to_8bit(x.detach()).to(getattr(codec, "device", x.device), torch.float32)
     budget = BUDGETS[attack.norm](attack.eps)
     point = budget.project(source + budget.offset(uniform_noise(source, attack.seed)), source)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import time
@@ -25,6 +26,7 @@ from nic_helpers.metrics import achieved
 from nic_helpers.objectives import Distortion, Together
 
 PRECISIONS = ("float32", "bfloat16", "auto")
+SURROGATES = ("identity", "ste", "noise")  # those with a gradient, which surrogate="all" tries in turn
 JUDGE_EVERY = 20  # steps between iterates that the rounding codec judges, where gradients come from another surrogate
 Rows = Tensor | slice  # which images of a batch
 
@@ -37,14 +39,15 @@ class AttackResult:
     on [0, 1], ``psnr_input`` (dB), and the ``objective`` of ``x_adv`` with true rounding, in the objective's unit (for context
     models in their parallel form). ``trace`` [steps, B]: the objective with true rounding along the way (NaN where it was not
     judged, or the image was finished); ``surrogate_trace`` [gradients, B]: what the gradients climbed, which costs nothing to
-    know. ``gradients``: gradient evaluations per image (the largest), of each codec where several are attacked; ``seconds``
-    in all.
+    know. ``gradients``: gradient evaluations per image (the largest), of each codec where several are attacked; ``judged``: forward
+    passes beside them, in which the rounding codec judged iterates; ``seconds`` in all.
     """
 
     x_adv: Images
     objective: Tensor
     trace: Tensor
     gradients: int
+    judged: int
     seconds: float
     linf: Tensor
     rms: Tensor
@@ -57,8 +60,23 @@ def _joined(results: list[AttackResult], stack: bool) -> AttackResult:
     per_image = {f: torch.cat([getattr(r, f) for r in results]) for f in ("objective", "linf", "rms", "psnr_input")}
     traces = {f: _side_by_side([getattr(r, f) for r in results]) for f in ("trace", "surrogate_trace")}
     x_adv = torch.cat([r.x_adv for r in results]) if stack else [r.x_adv[0] for r in results]
-    return AttackResult(x_adv, gradients=max(r.gradients for r in results), seconds=sum(r.seconds for r in results),
-                        **per_image, **traces)  # fmt: skip
+    most = {f: max(getattr(r, f) for r in results) for f in ("gradients", "judged")}
+    return AttackResult(x_adv, seconds=sum(r.seconds for r in results), **most, **per_image, **traces)
+
+
+def best_of(results: Sequence[AttackResult]) -> AttackResult:
+    """Of several attacks on one batch each image's best, the first where they are level; what they cost together."""
+    if len(results) == 1:
+        return results[0]
+    which = torch.stack([r.objective for r in results]).nan_to_num(nan=-torch.inf).argmax(0)
+    images = torch.arange(len(which), device=which.device)
+    chosen = {
+        f: torch.stack([getattr(r, f) for r in results])[which, images]
+        for f in ("x_adv", "objective", "linf", "rms", "psnr_input")
+    }
+    traces = {f: torch.cat([getattr(r, f) for r in results]) for f in ("trace", "surrogate_trace")}
+    costs = {f: sum(getattr(r, f) for r in results) for f in ("gradients", "judged", "seconds")}
+    return AttackResult(**chosen, **traces, **costs)
 
 
 def _side_by_side(traces: list[Tensor]) -> Tensor:
@@ -100,9 +118,16 @@ class Problem:
     active: Tensor = field(init=False)
     stopped: Tensor | None = field(init=False, default=None)  # [B], which the last gradient stopped, if any
     climbed: list[Tensor] = field(init=False, default_factory=list)  # [B] at each gradient, through the surrogate
+    judgements: list[None] = field(init=False, default_factory=list)  # one for each forward pass that only judges
 
     def __post_init__(self):
         self.active = torch.ones(len(self.x), dtype=torch.bool, device=self.x.device)
+
+    def within(self, eps: float) -> Problem:
+        """The same problem in a budget of another size; what is counted and stopped there is counted and stopped here."""
+        other = copy.copy(self)
+        other.budget = dataclasses.replace(self.budget, eps=eps)
+        return other
 
     def as_8bit(self, x_adv: Tensor, rows: Rows = slice(None)) -> Tensor:
         """The 8-bit images inside the budget that x' stands for."""
@@ -137,6 +162,7 @@ class Problem:
         chosen = self.active if only is None else only
         values = x_adv.new_full((len(x_adv),), -torch.inf)
         if bool(chosen.any()):
+            self.judgements.append(None)
             rows = _rows(chosen)
             found = self.judge(self.as_8bit(x_adv[rows], rows), rows)
             values[rows] = torch.where(found.isfinite(), found, -torch.inf)
@@ -274,7 +300,8 @@ class Attack:
     """What all attacks share.
 
     ``eps``: the budget's size, on [0, 1]; ``norm``: what it bounds, "linf" (each sample) or "l2rms" (the root mean square
-    over an image); ``surrogate``: how gradients pass the codec's rounding, "auto" for the objective's own;
+    over an image); ``surrogate``: how gradients pass the codec's rounding, "auto" for the objective's own, "all" to attack
+    through each in turn and keep each image's best, at three times the cost;
     ``precision`` of the codec's transforms while the attack climbs: "float32", "bfloat16", or "auto" (bfloat16 where the
     hardware has it); the objective of the result is always in float32; ``batch``: how many images at once (default:
     :func:`batch_size`). Settings out of their range raise ValueError when the attack is made.
@@ -323,6 +350,20 @@ class Attack:
     def _default_objective(self):
         return Distortion()
 
+    def planned_gradients(self, objective=None) -> int:
+        """Gradient evaluations an image that these settings ask for, on each codec; ``objective`` as in a call."""
+        return self._gradients_of_a_run() * len(self.surrogates(objective or self._default_objective()))
+
+    def surrogates(self, objective) -> tuple[str | None, ...]:
+        """Those that an attack on ``objective`` goes through, one after the other."""
+        surrogate = objective.surrogate if self.surrogate == "auto" else self.surrogate
+        if surrogate != "all":
+            return (surrogate,)
+        return SURROGATES if self.needs_gradient else (None,)
+
+    def _gradients_of_a_run(self) -> int:
+        return getattr(self, "steps", 1) * getattr(self, "restarts", 1)
+
     def _in_batches(self, codec, x: Tensor, objective) -> AttackResult:
         size = min(len(x), self.batch or batch_size(codec, x))
         results, done = [], 0
@@ -342,11 +383,13 @@ class Attack:
         return results[0] if len(results) == 1 else _joined(results, stack=True)
 
     def _attack(self, codec, x: Tensor, objective) -> AttackResult:
+        return best_of([self._attack_through(s, codec, x, objective) for s in self.surrogates(objective)])
+
+    def _attack_through(self, surrogate: str | None, codec, x: Tensor, objective) -> AttackResult:
         began, budget = time.perf_counter(), BUDGETS[self.norm](self.eps)
         one = codec[0] if isinstance(codec, Sequence) else codec
         source = to_8bit(x.detach()).to(getattr(one, "device", x.device), torch.float32)
         quick = _at(codec, self.precision)
-        surrogate = objective.surrogate if self.surrogate == "auto" else self.surrogate
         rounds, half = surrogate in ("ste", None), self.precision != "float32"
         # what results are judged by: float32 and true rounding, where the values with the gradient are not that already
         exact = objective.bind(_at(codec, "float32"), source, None) if half or not rounds else None
@@ -371,7 +414,7 @@ class Attack:
         climbed = torch.stack(problem.climbed) if problem.climbed else state.trace[0].new_empty((0, len(x)))
         x_adv = to_8bit(x_adv.to(x.device, x.dtype))
         return AttackResult(
-            x_adv, state.best_value.to(x.device), torch.stack(state.trace), state.gradients,
+            x_adv, state.best_value.to(x.device), torch.stack(state.trace), state.gradients, len(problem.judgements),
             time.perf_counter() - began, surrogate_trace=climbed, **achieved(to_8bit(x.detach()), x_adv),
         )  # fmt: skip
 

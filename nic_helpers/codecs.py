@@ -23,7 +23,7 @@ from nic_helpers.images import check_images
 from nic_helpers.memory import keep_freed_memory
 from nic_helpers.models import ARCHITECTURES, QUANTISERS, Walk, medians, walk
 from nic_helpers.settings import get_device
-from nic_helpers.weights import Weights, bundled_qualities, load_weights
+from nic_helpers.weights import COLLECTIONS, Weights, bundled_qualities, load_weights
 
 SMALLEST_SIDE = 16
 Images = Tensor | Sequence[Tensor]
@@ -280,8 +280,9 @@ def _quantiser(surrogate: str | None):
 
 
 def available_qualities(name: str, weights: str = "bundled") -> list[int]:
-    """The qualities at which a neural codec can be loaded from ``weights`` ("bundled" or "zoo")."""
-    return bundled_qualities(name) if weights == "bundled" else list(ARCHITECTURES[name].qualities)
+    """The qualities at which a neural codec can be loaded from ``weights`` ("bundled", "random-start", "zoo" …)."""
+    ours = weights == "bundled" or weights in COLLECTIONS
+    return bundled_qualities(name, weights) if ours else list(ARCHITECTURES[name].qualities)
 
 
 def codec_names() -> list[str]:
@@ -295,7 +296,8 @@ def load_codec(name: str, quality: int | None = None, weights: str | Path = "bun
     """A codec by name.
 
     ``quality``: CompressAI's number (1 lowest) for neural codecs; the native scale for classical ones. ``weights``:
-    "bundled" (in this repository), "zoo" (CompressAI's, downloaded once) or the path of a file. ``device``: default
+    "bundled" (in this repository), "random-start" (there too: counterparts that began from random weights), "zoo"
+    (CompressAI's, downloaded once) or the path of a file. ``device``: default
     the first GPU, else the CPU. Raises ValueError naming what there is for an unknown name, quality or weights.
     """
     from nic_helpers.classical import CLASSICAL, ClassicalCodec

@@ -40,6 +40,9 @@ from nic_helpers.weights import expected_sha256
 
 SAME = 1e-4  # between a decoded image and the encoder's: a batch's last digits differ from an image's; a level is 4e-3
 CodecAt = tuple[str, float]  # a codec's name and quality
+#: What an attack's settings do is part of what a row is: raised where the same settings come to mean another attack, so that rows
+#: of before never count as done. 2: the gradient stops at the output clamp.
+EDITION = 2
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,9 @@ class Unit:
 
     @functools.cached_property
     def key(self) -> str:
-        """20 hexadecimal digits that stand for the settings, weights and pixels that this unit's rows depend on."""
-        parts = [self.attacked, self.measured, self.name, _said(self.attack), self.objective_name, _said(self.objective),
+        """20 hexadecimal digits that stand for the settings, weights and pixels that this unit's rows depend on, and for the
+        edition of what the settings mean."""
+        parts = [EDITION, self.attacked, self.measured, self.name, _said(self.attack), self.objective_name, _said(self.objective),
                  self.defence, _said(self.defend), self.weights, self.source, self.crop, self.images, self.fingerprint]  # fmt: skip
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
@@ -235,11 +239,12 @@ def _check_inputs(unit: Unit) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------- its cost
-def expected_gradients(attack: Attack) -> float:
-    """Gradient evaluations of an attack on one image, from its settings (a query counts as a third of one)."""
+def expected_gradients(attack: Attack, objective=None) -> float:
+    """Gradient evaluations of an attack on one image, from its settings (a query counts as a third of one). ``objective``: as in a
+    call of the attack."""
     if not attack.needs_gradient:
         return getattr(attack, "queries", 0) / 3
-    return getattr(attack, "steps", 1) * getattr(attack, "restarts", 1)
+    return attack.planned_gradients(objective)
 
 
 def relative_cost(unit: Unit) -> float:
@@ -248,7 +253,7 @@ def relative_cost(unit: Unit) -> float:
     def weight(name: str) -> float:
         return 3.0 if name in ARCHITECTURES and ARCHITECTURES[name].residual else 1.0
 
-    attack = expected_gradients(unit.attack) * sum(weight(n) for n, _ in unit.attacked)
+    attack = expected_gradients(unit.attack, unit.objective) * sum(weight(n) for n, _ in unit.attacked)
     return len(unit.images) * (attack + 4 * sum(weight(n) for n, _ in unit.measured))
 
 
@@ -284,8 +289,10 @@ _ONE_AT_A_TIME = threading.Lock()  # torch's random numbers belong to the proces
 def run_unit(unit: Unit) -> pd.DataFrame:
     """Do a unit: its rows, one an image and measured codec, as of :func:`nic_helpers.metrics.before_after`.
 
-    Beside those columns: ``unit``, ``attacked``, ``attacked_sha256``, ``attack``, ``objective``, ``defence``, ``eps_255``,
-    ``norm``, ``seed``, ``settings``; ``gradients`` and ``seconds`` (of the attack) an image, ``rss_mib`` (the most memory
+    Beside those columns: ``unit``, ``attacked``, ``attacked_weights_sha256``, ``attack``, ``objective``, ``defence``, ``eps_255``,
+    ``norm``, ``seed``, ``settings``; ``x_adv_sha256``, of the attacked image's 8-bit samples [H, W, 3], by which the very image is
+    known again; ``gradients`` (of each codec attacked), ``judged`` (forward passes beside them) and ``seconds`` (of the attack) an
+    image, ``rss_mib`` (the most memory
     that was resident in its process meanwhile; on a GPU, what the unit took there), ``device``, ``versions``. ``decoded``: True where the
     attacked image's bitstream was decoded and gave the encoder's reconstruction. One unit at a time in each process.
     """
@@ -328,8 +335,10 @@ def _run_unit(unit: Unit) -> pd.DataFrame:
     return rows.assign(
         attacked=unit.label, attack=unit.name, objective=unit.objective_name, defence=unit.defence,
         eps_255=round(255 * attack.eps, 6), norm=attack.norm, seed=attack.seed, settings=f"{attack!r} {unit.objective!r}",
-        gradients=result.gradients, seconds=seconds, rss_mib=peak, device=str(device), versions=versions(), unit=unit.key,
-        attacked_sha256="+".join(_weights_sha256(n, q, unit.weights)[:12] for n, q in unit.attacked),
+        x_adv_sha256=[_digest(image)[:12] for image in result.x_adv] * len(unit.measured),
+        gradients=result.gradients, judged=result.judged, seconds=seconds, rss_mib=peak, device=str(device),
+        versions=versions(), unit=unit.key,
+        attacked_weights_sha256="+".join(_weights_sha256(n, q, unit.weights)[:12] for n, q in unit.attacked),
     )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Where a training run begins from nothing: principal components, or random weights for comparison.
 
-With CompressAI's own random weights the latents round to zero and thousands of steps are lost.
+With CompressAI's own random weights Adam loses thousands of steps, in which the latents round to zero.
 """
 
 from __future__ import annotations
@@ -231,3 +231,11 @@ def _unit_variance(chain: nn.Sequential, v: Tensor, last: float) -> Tensor:
 def first_of(layer: nn.Module) -> nn.Module:
     """The layer itself, or the convolution before a pixel shuffle."""
     return layer[0] if isinstance(layer, nn.Sequential) else layer
+
+
+def default_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) -> None:
+    """CompressAI's own random weights, as they are: what everybody else begins from."""
+
+
+#: Where a run that begins from nothing begins: name -> a function of (architecture, model, images, λ).
+INITIALISE = {"pca": pca_initialise, "random": random_initialise, "default": default_initialise}

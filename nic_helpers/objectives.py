@@ -115,7 +115,7 @@ class Distortion:
 class Rate:
     """Estimated bits per pixel, all branches; of a codec without gradient, those of its real files."""
 
-    surrogate = "noise"
+    surrogate = "all"  # none of them is the strongest on every codec, nor even on every image (notebook 05)
     flat_at_source = False
 
     def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
@@ -139,8 +139,8 @@ class Joint:
 
     @property
     def surrogate(self) -> str:
-        """Straight-through where distortion is to rise (up to twice as strong on codecs that predict means), else noise."""
-        return "ste" if self.b > 0 else "noise"
+        """Straight-through where distortion is to rise (up to twice as strong on codecs that predict means), else all in turn."""
+        return "ste" if self.b > 0 else "all"
 
     def __post_init__(self):
         if not (math.isfinite(self.a) and math.isfinite(self.b)):
@@ -230,4 +230,32 @@ class Together:
             softest = torch.logsumexp(-effects / self.temperature, 0) - math.log(len(effects))
             return -self.temperature * softest
 
+        return value
+
+
+@dataclass(frozen=True)
+class Descending:
+    """Another objective with the sign of its gradient turned round, its value as it is: what follows it goes the wrong way."""
+
+    objective: Distortion | Rate | Joint | Together
+
+    @property
+    def surrogate(self) -> str:
+        """The objective's."""
+        return self.objective.surrogate
+
+    @property
+    def flat_at_source(self) -> bool:
+        """As the objective is."""
+        return self.objective.flat_at_source
+
+    def bind(self, codec, x: Tensor, surrogate: str | None, **shared) -> Callable[..., Tensor]:
+        """The values' function, of the objective's."""
+        inner = self.objective.bind(codec, x, surrogate, **shared)
+
+        def value(x_adv: Tensor, rows=slice(None)) -> Tensor:
+            return inner(2 * x_adv.detach() - x_adv, rows)
+
+        if hasattr(inner, "target"):
+            value.target = inner.target
         return value

@@ -21,9 +21,10 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from nic_helpers.initialise import INITIALISE
 from nic_helpers.models import ARCHITECTURES
 from nic_helpers.training import Settings, train_step
-from nic_helpers.weights import bundle
+from nic_helpers.weights import bundle, check_origin
 
 _SETTINGS = {f.name for f in fields(Settings) if f.init}
 _OWN = {"name", "bundle", "stop", "keep_every"}
@@ -31,14 +32,15 @@ _OWN = {"name", "bundle", "stop", "keep_every"}
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a recipe. ``after``: the run it begins from; ``stop``: where it ends, if before its schedule does."""
+    """One run of a recipe. ``after``: the run it begins from; ``stop``: where it ends, if before its schedule does;
+    ``bundle``: among which of the repository's weights it is put when it is done, if any ("bundled" for ``true``)."""
 
     name: str
     settings: Settings
     after: str | None
     stop: int
     keep_every: int
-    bundle: bool
+    bundle: str
 
     def folder(self, out: Path) -> Path:
         """Where its state lies."""
@@ -63,7 +65,7 @@ def read_recipe(path: Path, out: Path) -> list[Run]:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ValueError(f"cannot read the recipe {path}: {error}") from error
     included = [
-        replace(r, bundle=False) for name in content.get("include", []) for r in read_recipe(path.parent / name, out)
+        replace(r, bundle="") for name in content.get("include", []) for r in read_recipe(path.parent / name, out)
     ]
     runs: list[Run] = list(included)
     for entry in content.get("run", []):
@@ -76,7 +78,7 @@ def read_recipe(path: Path, out: Path) -> list[Run]:
         if name in {r.name for r in runs}:
             raise ValueError(f"{path} has two runs named {name}")
         start = entry.get("start", "pca")
-        after = None if start in ("pca", "random") else start
+        after = None if start in INITIALISE else start
         if after and after not in {r.name for r in runs}:
             raise ValueError(f"{path}, run {name} begins from {after!r}: no run of that name comes before it")
         given = {k: v for k, v in entry.items() if k in _SETTINGS}
@@ -86,11 +88,25 @@ def read_recipe(path: Path, out: Path) -> list[Run]:
         except (TypeError, ValueError) as error:
             raise ValueError(f"{path}, run {name}: {error}") from error
         stop = min(entry.get("stop", settings.steps), settings.steps)
-        runs.append(Run(name, settings, after, stop, entry.get("keep_every", 0), entry.get("bundle", False)))
+        collection = {True: "bundled", False: ""}.get(given_to := entry.get("bundle", False), given_to)
+        runs.append(Run(name, settings, after, stop, entry.get("keep_every", 0), collection))
+        _check_origin(path, runs)
     own = [r.name for r in runs[len(included) :]]
     if not own:
         raise ValueError(f"{path} has no [[run]]")
     return choose(runs, own)
+
+
+def _check_origin(path: Path, runs: list[Run]) -> None:
+    """ValueError if the last of the runs is to be put among weights that its beginning has no right to."""
+    *_, last = chain = runs
+    origin = last
+    while origin.after:
+        origin = next(r for r in chain if r.name == origin.after)
+    try:
+        check_origin(last.bundle, origin.settings.start)
+    except ValueError as error:
+        raise ValueError(f"{path}, run {last.name}: {error} ({origin.name})") from None
 
 
 def choose(runs: list[Run], names: list[str]) -> list[Run]:
@@ -140,7 +156,7 @@ def plan(runs: list[Run], out: Path, device: str = "cpu") -> pd.DataFrame:
                      "begins from": r.after or s.start, "learns": s.only or "all", "steps": r.stop,
                      "batch": f"{s.batch}×{s.crop}²", "lr": s.lr, "done": done,
                      "hours left": (r.stop - done) * pace[kind] / 3600, "hours": r.stop * pace[kind] / 3600,
-                     "bundled": "yes" if r.bundle else ""})  # fmt: skip
+                     "put among": r.bundle})  # fmt: skip
     return pd.DataFrame(rows)
 
 
@@ -149,7 +165,7 @@ def _command(r: Run, a: argparse.Namespace) -> list[str]:
     command = [sys.executable, "-m", "nic_helpers.training", "--out", str(r.folder(a.out)), "--data", str(a.data)]
     command += ["--device", a.device, "--every", str(a.every), "--keep-every", str(r.keep_every), "--stop", str(r.stop)]
     command += ["--val", str(a.val)] if a.val else []
-    for key in ("arch", "quality", "steps", "batch", "crop", "seed", "lr", "warmup", "start", "ema"):
+    for key in ("arch", "quality", "steps", "batch", "crop", "seed", "lr", "warmup", "start", "optimiser", "ema"):
         command += [f"--{key}", str(getattr(s, key))]
     command += ["--widths", *map(str, s.widths), "--precision", "bf16" if s.bf16 else "fp32"]
     command += ["--only", s.only, "--side-warmup", str(s.side_warmup), "--imitate", str(s.imitate)] if s.only else []
@@ -187,7 +203,7 @@ def execute(runs: list[Run], a: argparse.Namespace) -> list[str]:
                 if future.result() == 0:
                     finished.add(r.name)
                     if r.bundle:
-                        bundle(r.folder(a.out) / "weights.safetensors", r.settings.arch, r.settings.quality)
+                        bundle(r.folder(a.out) / "weights.safetensors", r.settings.arch, r.settings.quality, r.bundle)
                     print(f"{r.name}: finished", flush=True)
                 else:
                     failed.append(r.name)

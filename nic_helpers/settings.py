@@ -22,7 +22,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 
 # what shows rows, keeps them or makes weights: no number in a row depends on these files (tests/test_grid.py holds them to it)
-BESIDE_ROWS = ("course", "dataset", "executors", "exercises", "initialise", "plotting", "recipes", "reference", "runner",
+BESIDE_ROWS = ("course", "dataset", "executors", "exercises", "initialise", "optimisers", "plotting", "recipes", "reference", "runner",
                "stats", "study", "sweep", "training", "warmstart", "widgets")  # fmt: skip
 
 

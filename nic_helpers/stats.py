@@ -38,18 +38,29 @@ def _quantiles(n: int, level: float) -> list[float]:
 def bootstrap(values, resamples: int = 10_000, level: float = 0.95, seed: int = 0) -> Interval:
     """Mean of one value per image with its bootstrap interval over images (NaNs are an error).
 
-    Percentiles, expanded for few images; of one image it is the value itself. For a paired comparison give the
-    differences. Deterministic for a seed.
+    ``values``: a number an image, or several, one for each seed of an attack: then images are drawn, and for each of them its
+    seeds, so that the interval holds what both would change. Percentiles, expanded for few images; of one image with one value
+    it is the value itself. For a paired comparison give the differences. Deterministic for a seed.
     """
-    values = np.asarray(values, dtype=float)
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"bootstrap needs one value per image, got an array of shape {values.shape}")
-    if not np.isfinite(values).all():
+    try:
+        each = [np.atleast_1d(np.asarray(v, dtype=float)) for v in values]
+    except TypeError:
+        each = []
+    if not each or any(v.ndim != 1 or not len(v) for v in each):
+        raise ValueError(f"bootstrap needs one value per image, or one for each of its seeds, got {np.shape(values)}")
+    if not all(np.isfinite(v).all() for v in each):
         raise ValueError("bootstrap got NaN or infinite values: leave those images out, and say so")
-    rng = np.random.default_rng(seed)
-    means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
-    low, high = np.quantile(means, _quantiles(len(values), level))
-    return Interval(float(values.mean()), float(low), float(high))
+    rng, n = np.random.default_rng(seed), len(each)
+    counts = np.array([len(v) for v in each])
+    drawn = rng.integers(0, n, (resamples, n))
+    if counts.max() == 1:
+        means = np.concatenate(each)[drawn].mean(1)
+    else:
+        padded = np.stack([np.resize(v, counts.max()) for v in each])
+        which = (rng.random((resamples, n, counts.max())) * counts[drawn][..., None]).astype(int)
+        means = padded[drawn[..., None], which].mean((1, 2))
+    low, high = np.quantile(means, _quantiles(n, level))
+    return Interval(float(np.mean([v.mean() for v in each])), float(low), float(high))
 
 
 def paired_bootstrap(before, after, **kwargs) -> Interval:
@@ -61,14 +72,17 @@ def paired_bootstrap(before, after, **kwargs) -> Interval:
 
 
 def summarise(table: pd.DataFrame, value: str, by: list[str], worst: str = "min") -> pd.DataFrame:
-    """Mean, 95 % interval, worst image and share of blow-ups of one column, for each group of rows."""
+    """Mean, 95 % interval, worst image and share of blow-ups of one column, for each group of rows.
+
+    Rows of one image in a group, such as those of several seeds, count as one image (see :func:`bootstrap`).
+    """
     rows = []
     for key, group in table.groupby(by, sort=False):
-        interval = bootstrap(group[value])
+        interval = bootstrap([part.to_numpy() for _, part in group.groupby("image", sort=False)[value]])
         at = group[value].idxmin() if worst == "min" else group[value].idxmax()
         row = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
         row |= {"mean": interval.mean, "low": interval.low, "high": interval.high, "worst": group.loc[at, value],
-                "worst_image": group.loc[at, "image"], "images": len(group)}  # fmt: skip
+                "worst_image": group.loc[at, "image"], "images": group["image"].nunique()}  # fmt: skip
         if "blow_up" in group:
             row["blow_ups"] = float(group["blow_up"].mean())
         rows.append(row)

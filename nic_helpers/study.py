@@ -5,6 +5,7 @@ python -m nic_helpers.sweep robustness --profile standard --dry-run
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,10 +15,10 @@ from nic_helpers.course import PROFILES, build_dir
 from nic_helpers.executors import cores
 from nic_helpers.grid import Contestant, Grid
 from nic_helpers.models import ARCHITECTURES
-from nic_helpers.objectives import DIRECTIONS
+from nic_helpers.objectives import DIRECTIONS, Rate
 from nic_helpers.settings import data_dir, get_device, sweep_seconds
 
-NAMES = ("robustness", "transfer")
+NAMES = ("robustness", "transfer", "strength")
 ARCHS = (
     "bmshj2018-factorized",
     "bmshj2018-hyperprior",
@@ -38,30 +39,59 @@ CLASSICAL_TARGETS = {
 EPS = 8 / 255
 
 
-def _sign(steps: int) -> dict[str, attacks.Attack]:
-    """Noise, and the attacks that bound every sample."""
+#: Attacks of a study climb in bfloat16 where the hardware computes with it: as strong, and 1.6 to 2 times as fast.
+FAST = {"precision": "auto"}
+
+
+def _controls() -> dict[str, attacks.Attack]:
+    """Without the codec's gradient, or against it: what each attack must beat."""
     return {
-        "uniform noise": attacks.RandomNoise(EPS),
         "sign noise": attacks.RandomNoise(EPS, kind="sign"),
+        "coarse noise": attacks.RandomNoise(EPS, kind="coarse"),
+        "descend": attacks.Descend(EPS, like=attacks.FGSM(EPS)),
+    }
+
+
+def _limit(steps: int) -> dict[str, attacks.Attack]:
+    """The strongest attacks on the picture, in the box and in the ball."""
+    return {
+        "APGD": attacks.APGD(EPS, steps=steps // 2, **FAST),
+        "continuation": attacks.Continuation(EPS, steps=steps, **FAST),
+        "continuation, ball": attacks.Continuation(EPS, steps=steps, norm="l2rms", **FAST),
+    }
+
+
+def _rate(steps: int) -> dict[str, Contestant]:
+    """Attacks on the file, in the box and in the ball, through each surrogate in turn."""
+    return {
+        "PGD rate": Contestant(attacks.PGD(EPS, steps=steps, **FAST), Rate()),
+        "SRDA rate": Contestant(attacks.SRDA(EPS, angle=DIRECTIONS["rate"], steps=steps, **FAST)),
+    }
+
+
+def _literature(steps: int) -> dict[str, attacks.Attack]:
+    """The one-step attack and the iterated ones that step along the gradient's sign."""
+    return {
         "FGSM": attacks.FGSM(EPS),
-        "PGD": attacks.PGD(EPS, steps=steps),
-        "APGD": attacks.APGD(EPS, steps=steps),
-        "I-FGSM": attacks.IFGSM(EPS, steps=steps),
-        "MI-FGSM": attacks.MIFGSM(EPS, steps=steps),
+        "PGD": attacks.PGD(EPS, steps=steps, **FAST),
+        "I-FGSM": attacks.IFGSM(EPS, steps=steps, **FAST),
+        "MI-FGSM": attacks.MIFGSM(EPS, steps=steps, **FAST),
     }
 
 
-def _ball(steps: int, ftda: int) -> dict[str, Contestant]:
-    """The attacks that bound the root mean square, and aim at rate and distortion."""
+def _directions(steps: int, ftda: int) -> dict[str, Contestant]:
+    """The other attacks that bound the root mean square: SRDA's other directions, ARDA on all qualities, FTDA."""
     srda = {
-        f"SRDA {name}": Contestant(attacks.SRDA(EPS, angle=angle, steps=steps)) for name, angle in DIRECTIONS.items()
+        f"SRDA {name}": Contestant(attacks.SRDA(EPS, angle=angle, steps=steps, **FAST))
+        for name, angle in DIRECTIONS.items()
+        if name != "rate"
     }
-    soft = {"steps": steps, "temperature": 0.01}  # one that weighs the qualities: see notebook 06
+    soft = {"steps": steps, "temperature": 0.01, **FAST}  # one that weighs the qualities: see notebook 06
     arda = {
         f"ARDA {name}": Contestant(attacks.ARDA(EPS, angle=DIRECTIONS[name], **soft), together=True)
         for name in ("rate", "both", "distortion")
     }
-    return srda | arda | {"FTDA": Contestant(attacks.FTDA(EPS, steps=ftda))}
+    return srda | arda | {"FTDA": Contestant(attacks.FTDA(EPS, steps=ftda, **FAST))}
 
 
 def grids_of(study: str, profile: str, seed: int = 0) -> tuple[Grid, ...]:
@@ -70,7 +100,7 @@ def grids_of(study: str, profile: str, seed: int = 0) -> tuple[Grid, ...]:
         raise ValueError(
             f"no study {study!r} at profile {profile!r}: there are {', '.join(NAMES)} at {', '.join(PROFILES)}"
         )
-    return {"robustness": _robustness, "transfer": _transfer}[study](profile, (seed,))
+    return {"robustness": _robustness, "transfer": _transfer, "strength": _strength}[study](profile, (seed,))
 
 
 def _robustness(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
@@ -81,43 +111,88 @@ def _robustness(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
             "limit": 2,
             "budgets": (EPS,),
         }
-        some = {k: v for k, v in _sign(4).items() if k in ("sign noise", "FGSM", "PGD", "APGD")}
-        ball = {k: v for k, v in _ball(6, 8).items() if k in ("SRDA rate", "SRDA distortion", "ARDA rate", "FTDA")}
-        return (Grid(attacks=some | ball, **common),)
+        every = _controls() | _literature(4) | _limit(8) | _rate(6) | _directions(6, 8)
+        chosen = (
+            "sign noise",
+            "FGSM",
+            "PGD",
+            "APGD",
+            "continuation",
+            "SRDA rate",
+            "SRDA distortion",
+            "ARDA rate",
+            "FTDA",
+        )
+        return (Grid(attacks={k: every[k] for k in chosen}, **common),)
     if profile == "standard":
-        return _standard(seeds)
+        return _standard(seeds[0])
     ladder = tuple(k / 255 for k in (1, 2, 4, 8, 16))
     common = {"codecs": {a: tuple(q for q in ARCHITECTURES[a].qualities if q <= 6) for a in ARCHS}, "weights": "zoo",
-              "images": "kodak", "budgets": ladder, "shard": 4, "seeds": seeds}  # fmt: skip
-    return (Grid(attacks=_sign(100), **common), Grid(attacks=_ball(100, 1001), **common))
+              "images": "kodak", "budgets": ladder, "shard": 4, "seeds": (*seeds, seeds[0] + 1)}  # fmt: skip
+    return (Grid(attacks=_controls() | _literature(100) | _limit(300) | _rate(100), **common),
+            Grid(attacks=_directions(100, 1001), **common))  # fmt: skip
 
 
-def _standard(seeds: tuple[int, ...]) -> tuple[Grid, ...]:
-    """Fitted to six hours of one CPU core. Sign attacks on every image, the others on a third; in the order in which one
-    would miss them: the larger budget, few images, and one attack of each kind come first."""
-    sign, ball = _sign(10), _ball(30, 100)
-    first = {k: sign.pop(k) for k in ("sign noise", "FGSM", "PGD", "APGD")}
-    joint = {k: ball.pop(k) for k in ("SRDA rate", "SRDA distortion")}
+def _standard(seed: int) -> tuple[Grid, ...]:
+    """About fourteen hours of one CPU core, in the order in which one would miss them: two budgets at which pictures break or
+    nearly do, the attacks at their limit, eight images; then sixteen; the smallest budget; a second seed; whole images; the
+    attacks of the literature."""
+    crops = {"codecs": dict.fromkeys(ARCHS, (1, 3, 6)), "images": "kodak", "crop": 256}
+    first, second = ({"first": k, "every": 3, **crops} for k in (0, 1))  # eight images each
+    large, small = {"budgets": (8 / 255, 16 / 255)}, {"budgets": (2 / 255,)}
+    head = _controls() | {"FGSM": _literature(1)["FGSM"]} | _limit(60)
+    again = {k: v for k, v in head.items() if "continuation" in k}
+    whole = {"codecs": dict.fromkeys(WHOLE, (3, 6)), "images": "kodak", "every": 6, "shard": 1, "verify": 0}
+    rest = {k: v for k, v in _literature(30).items() if k != "FGSM"} | _directions(30, 100)
+    return (
+        *(Grid(attacks=head, seeds=(seed,), budgets=(eps,), **first) for eps in large["budgets"]),
+        *(Grid(attacks=_rate(20), seeds=(seed,), budgets=(eps,), **first) for eps in large["budgets"]),
+        Grid(attacks=head, seeds=(seed,), **large, **second),
+        Grid(attacks=_rate(20), seeds=(seed,), **large, **second),
+        *(Grid(attacks=head | _rate(20), seeds=(seed,), **small, **which) for which in (first, second)),
+        *(Grid(attacks=again, seeds=(seed + 1,), **large, **which) for which in (first, second)),
+        Grid(attacks=again | _rate(20), seeds=(seed,), **large, **whole),
+        Grid(attacks=rest, seeds=(seed,), budgets=(8 / 255,), **first),
+        Grid(attacks=_rate(20), seeds=(seed + 1,), **large, **first),
+    )
 
-    def grids(eps: float) -> list[Grid]:
-        common = {
-            "codecs": dict.fromkeys(ARCHS, (1, 3, 6)),
-            "budgets": (eps,),
-            "images": "kodak",
-            "crop": 256,
-            "seeds": seeds,
-        }
-        thirds = [{"first": k, "every": 3, **common} for k in range(3)]
-        sixths = [{"first": k, "every": 6, **common} for k in (0, 3)]  # which make the first third
-        return [Grid(attacks=first, **thirds[0]), Grid(attacks=joint, **sixths[0]), Grid(attacks=sign, **thirds[0]),
-                Grid(attacks=ball, **sixths[0]), *(Grid(attacks=first | sign, **third) for third in thirds[1:]),
-                Grid(attacks=joint | ball, **sixths[1])]  # fmt: skip
 
-    return (*grids(EPS), *grids(2 / 255))
+#: One codec of each kind of transforms and entropy model: those that whole images are attacked on.
+WHOLE = ("bmshj2018-hyperprior", "mbt2018", "cheng2020-anchor")
+#: The codecs whose strength against steps is shown, and the steps.
+HEADLINE = {
+    "bmshj2018-hyperprior": (6, 3, 1),
+    "mbt2018": (6,),
+    "bmshj2018-factorized": (6,),
+    "cheng2020-anchor": (3, 6),
+}
+STEPS = (10, 30, 100, 300)
+
+
+def _strength(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
+    """How strong attacks on the picture are after so many steps: is more to be found?"""
+    steps = STEPS if profile != "quick" else (4, 8)
+    common = {"images": "kodak", "crop": 256, "first": 3, "every": 3, "limit": 4, "seeds": seeds, "shard": 4}
+    common |= {"quick": {"images": "bundled", "crop": 64, "limit": 1, "first": 0}, "full": {"limit": None}}.get(
+        profile, {}
+    )
+    weights = "zoo" if profile == "full" else "bundled"
+    codecs = HEADLINE if profile != "quick" else {"bmshj2018-hyperprior": (6,)}
+
+    def grid(norm: str, levels: int, many: tuple[int, ...], which: dict) -> Grid:
+        chosen = {}
+        for n in many:
+            chosen[f"PGD {n}"] = attacks.PGD(EPS, steps=n, norm=norm, **FAST)
+            chosen[f"continuation {n}"] = attacks.Continuation(EPS, steps=n, norm=norm, **FAST)
+        return Grid(codecs=which, attacks=chosen, budgets=(levels / 255,), weights=weights, **common)
+
+    kinds = (("l2rms", 8), ("linf", 16), ("linf", 8))
+    few = {k: v[:1] for k, v in codecs.items() if k in ("bmshj2018-hyperprior", "cheng2020-anchor")}
+    return (*(grid(*kind, steps[:-1], codecs) for kind in kinds), *(grid(*kind, steps[-1:], few) for kind in kinds))
 
 
 def _transfer(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
-    how = {"PGD": attacks.PGD(EPS, steps=10), "DI-FGSM": attacks.DIFGSM(EPS, steps=10)}
+    how = {"PGD": attacks.PGD(EPS, steps=10, **FAST), "DI-FGSM": attacks.DIFGSM(EPS, steps=10, **FAST)}
     like = {f"noise like {name}": attacks.SpectralNoise(EPS, like=attack) for name, attack in how.items()}
     alike = {"noise like PGD": like["noise like PGD"]}
     noise = {f"{kind} noise": attacks.RandomNoise(EPS, kind=kind) for kind in ("sign", "coarse")}
@@ -153,10 +228,11 @@ def _transfer(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     late = {"bmshj2018-hyperprior": (2, 4, 5), "bmshj2018-hyperprior-vbr": (1, 2, 3, 4, 5, 6)}
     to_all = {"targets": _joined(codecs, late) | CLASSICAL_TARGETS, **common}
     to_late = {"targets": late, **common}
-    return (*first, Grid(codecs=late, attacks={"PGD": how["PGD"]}, **to_all),
-            Grid(codecs=codecs, attacks={"PGD": how["PGD"]}, **to_late),
-            Grid(codecs={"bmshj2018-hyperprior": (3,)}, attacks=noise, **to_late),
-            Grid(codecs=late, attacks=alike, **to_all), Grid(codecs=codecs, attacks=alike, **to_late))  # fmt: skip
+    all_grids = (*first, Grid(codecs=late, attacks={"PGD": how["PGD"]}, **to_all),
+                 Grid(codecs=codecs, attacks={"PGD": how["PGD"]}, **to_late),
+                 Grid(codecs={"bmshj2018-hyperprior": (3,)}, attacks=noise, **to_late),
+                 Grid(codecs=late, attacks=alike, **to_all), Grid(codecs=codecs, attacks=alike, **to_late))  # fmt: skip
+    return tuple(replace(g, first=k) for k in (0, 1) for g in all_grids)  # eight images, then eight more
 
 
 def _joined(a: dict[str, tuple[int, ...]], b: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:

@@ -213,7 +213,7 @@ def pace(name: str, quality: float, weights: str, pixels: int) -> dict[str, floa
         codec = grid.codec_at(name, quality, weights)
     except (ConnectionError, FileNotFoundError, ValueError):
         codec, guessed = _random(name, int(quality)), 1.0
-    attack = attacks.PGD(8 / 255, steps=4)
+    attack = attacks.PGD(8 / 255, steps=4, precision="auto")
     took = {"gradient": 0.0}
     if codec.differentiable:
         attack.with_(steps=1)(codec, x)
@@ -249,7 +249,7 @@ def costs(study: Grid | Sequence[Grid], folder: str | Path | None = None, same_p
                 paces[*codec, unit.weights] = pace(*codec, unit.weights, pixels)
     rows = []
     for u in units:
-        gradients = grid.expected_gradients(u.attack) * len(u.images)
+        gradients = grid.expected_gradients(u.attack, u.objective) * len(u.images)
         seconds = sum(paces[*c, u.weights]["gradient"] for c in u.attacked) * gradients
         seconds += sum(paces[*c, u.weights]["coding"] for c in u.measured) * len(u.images)
         rows.append({"attacked": u.label, "attack": u.name, "units": 1, "images": len(u.images), "gradients": gradients,

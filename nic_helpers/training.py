@@ -18,7 +18,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from nic_helpers.initialise import pca_initialise, random_initialise
+from nic_helpers.initialise import INITIALISE
 from nic_helpers.memory import keep_freed_memory
 from nic_helpers.models import ARCHITECTURES, LAMBDAS, Architecture, add_noise, round_ste, round_true, walk
+from nic_helpers.optimisers import NAMES, optimiser_of
 from nic_helpers.warmstart import begin_from, begin_from_scales
 from nic_helpers.weights import bundle, read_weights, save_weights
 
@@ -49,7 +50,8 @@ class Settings:
     seed: int = 0
     bf16: bool | None = None  # transforms in bfloat16; None: for all but Cheng2020 (see below)
     channels_last: bool = False  # it crashed Cheng2020 training on a CPU, and helps the GDN codecs
-    start: str = "pca"  # "pca", "random", or another run's state.pt or weights (.safetensors) to begin from
+    start: str = "pca"  # "pca", "random", "default", or another run's state.pt or weights (.safetensors) to begin from
+    optimiser: str = "adam"  # or "muon": see optimisers.py
     only: str | None = None  # "entropy": the transforms stay as they are, and only the entropy model learns
     side_warmup: float = 0.0  # with only: share of the steps in which the side information's price rises from 0 to 1
     imitate: int = 0  # with only, for mbt2018-mean from the scale hyperprior: steps in which h_a learns to give its z
@@ -73,6 +75,8 @@ class Settings:
             raise ValueError("imitate is for mbt2018-mean with only='entropy', from a scale hyperprior")
         if self.only and self.centred:
             raise ValueError("centred concerns the transforms, which only='entropy' leaves as they are")
+        if self.optimiser not in NAMES:
+            raise ValueError(f"optimiser must be one of {', '.join(NAMES)}, got {self.optimiser!r}")
         if self.only not in (None, "entropy"):
             raise ValueError(f"only must be 'entropy' or left out, got {self.only!r}")
         if len(self.widths) != 2:
@@ -298,7 +302,7 @@ def train(
             transform.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
     quantiles = {n for n, _ in model.named_parameters() if n.endswith("quantiles")}
     main = [p for n, p in model.named_parameters() if n not in quantiles and p.requires_grad]
-    optimiser = torch.optim.Adam(main, lr=s.lr)
+    optimiser = optimiser_of(s.optimiser, main, s.lr)
     first, seconds = 0, 0.0
     if state:
         optimiser.load_state_dict(state["optimiser"])
@@ -330,8 +334,7 @@ def train(
         if centring:
             centring.centre_gradients()
         norm = nn.utils.clip_grad_norm_(main, 1.0)
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(s, step)
+        optimiser.set_learning_rate(learning_rate(s, step))
         if torch.isfinite(norm):  # a step with a NaN is skipped
             optimiser.step()
             if centring:
@@ -380,8 +383,8 @@ def train(
 def _initialise(s: Settings, arch: Architecture, model: nn.Module, crops: Crops) -> None:
     enough = 2**22 // s.crop**2 if s.start == "pca" else 2**19 // s.crop**2  # 4 Mpx of crops, or ½
     x = crops.batch(max(1, enough), s.crop, s.seed, 2**31)
-    if s.start in ("pca", "random"):
-        (pca_initialise if s.start == "pca" else random_initialise)(s.arch, model, x, s.lmbda)
+    if s.start in INITIALISE:
+        INITIALISE[s.start](s.arch, model, x, s.lmbda)
     else:
         name, old, lmbda = _read_run(Path(s.start))
         begin_from(arch, model, s.lmbda, ARCHITECTURES[name], old, lmbda, x)
@@ -449,8 +452,8 @@ def _stages(state_path: Path) -> list[dict]:
     start = settings["start"] or "pca"
     earlier = _stages(Path(start)) if Path(start).is_file() else []
     stage = {k: settings.get(k) for k in ("arch", "quality", "widths", "batch", "crop", "lr", "bf16", "only", "mixed",
-                                               "centred")}  # fmt: skip
-    stage["start"] = start if start in ("pca", "random") else Path(start).parent.name
+                                               "centred", "optimiser")}  # fmt: skip
+    stage["start"] = start if start in INITIALISE else Path(start).parent.name
     stage |= {"steps": state["step"], "minutes": round(state["seconds"] / 60), "hardware": state.get("hardware", "")}
     return [*earlier, stage]
 
@@ -503,7 +506,12 @@ def parser() -> argparse.ArgumentParser:
         one.add_argument(f"--{name}", type=float, default=getattr(Settings, name))
     one.add_argument("--precision", choices=("auto", "bf16", "fp32"), default="auto", help="of the transforms")
     one.add_argument("--channels-last", action="store_true")
-    one.add_argument("--start", default="pca", help="pca, random, or the state.pt or weights of a run to begin from")
+    one.add_argument("--optimiser", default="adam", choices=NAMES)
+    one.add_argument(
+        "--start",
+        default="pca",
+        help="pca, random, default (CompressAI's own random weights), or the state.pt or weights of a run to begin from",
+    )
     one.add_argument("--only", choices=("entropy",), help="train the entropy model alone")
     one.add_argument("--side-warmup", type=float, default=0.0, help="share of the steps in which z becomes dear")
     one.add_argument("--imitate", type=int, default=0, help="steps in which a new h_a first learns to give the old z")
@@ -528,8 +536,8 @@ def main(argv: list[str] | None = None) -> None:
     if missing:
         p.error(f"one run needs {', '.join(missing)} (or give --recipe)")
     bf16 = {"auto": None, "bf16": True, "fp32": False}[a.precision]
-    s = Settings(a.arch, a.quality, tuple(a.widths), a.steps, a.batch, a.crop, a.lr, a.warmup, a.seed, bf16,
-                 a.channels_last, a.start, a.only, a.side_warmup, a.imitate, a.mixed, a.compile, a.centred, a.ema)  # fmt: skip
+    same = {f.name for f in fields(Settings) if f.init} - {"widths", "bf16"}
+    s = Settings(widths=tuple(a.widths), bf16=bf16, **{name: getattr(a, name) for name in same})
     state = train(s, a.data, a.out, a.val, a.device, a.every, a.keep_every, a.stop)
     if a.bundle:
         bundle(state.with_name("weights.safetensors"), a.arch, a.quality)

@@ -53,6 +53,9 @@ _SCALE = ".scale"
 _CAUSAL_TAPS = 12  # of the context model's 5×5 window, in raster order: the rest is masked, and not stored
 MANIFEST = "manifest.json"
 CONTROL = "control"  # the folder of weights that are no codec's own: a control's (data/recipes/README.md)
+#: Sets of weights in this repository beside the bundled ones, each in a folder of its own: name -> where their training may have
+#: begun. Two families that began from random weights: CompressAI's own, and ones that keep the variance from layer to layer.
+COLLECTIONS = {"random-start": ("default", "random"), "random-start-2": ("default", "random")}
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Weights:
     """A codec's parameters and where they came from."""
 
     state: dict[str, Tensor] = field(repr=False)
-    source: str  # "bundled", "zoo", "control/…" or "file"
+    source: str  # "bundled", another of this repository's sets, "zoo", "control/…" or "file"
     file: str
     sha256: str
     lmbda: float
@@ -79,22 +82,40 @@ def checkpoints_dir() -> Path:
     return data_dir() / "checkpoints"
 
 
-def manifest() -> dict[str, dict]:
-    """The bundled files: name -> {"arch", "qualities", "sha256"}."""
-    path = checkpoints_dir() / MANIFEST
+def _folder(collection: str) -> Path:
+    """Where a set of weights of this repository lies: "bundled" or one of ``COLLECTIONS``."""
+    return checkpoints_dir() / ("" if collection == "bundled" else collection)
+
+
+def manifest(collection: str = "bundled") -> dict[str, dict]:
+    """The files of "bundled" or of one of ``COLLECTIONS``: name -> {"arch", "qualities", "sha256"}."""
+    path = _folder(collection) / MANIFEST
     if not path.is_file():
+        if collection != "bundled" and (checkpoints_dir() / MANIFEST).is_file():
+            return {}  # none trained yet
         raise FileNotFoundError(f"no bundled weights: {path} is missing. Install from a clone (pip install -e .) or "
                                 "set NIC_DATA_DIR to the clone's data folder.")  # fmt: skip
     return json.loads(path.read_text())
 
 
-def bundled_qualities(arch: str) -> list[int]:
-    """The qualities of an architecture whose weights are in this repository."""
-    return sorted(q for v in manifest().values() if v["arch"] == arch for q in v["qualities"])
+def bundled_qualities(arch: str, collection: str = "bundled") -> list[int]:
+    """The qualities of an architecture whose weights are in this repository ("bundled" or one of ``COLLECTIONS``)."""
+    return sorted(q for v in manifest(collection).values() if v["arch"] == arch for q in v["qualities"])
+
+
+def check_origin(collection: str, start: str) -> None:
+    """ValueError if weights whose training began from ``start`` ("pca", "random" or "default") are none of ``collection``'s."""
+    if collection and collection not in ("bundled", *COLLECTIONS):
+        raise ValueError(f"no set of weights is named {collection!r}: there are bundled, {', '.join(COLLECTIONS)}")
+    allowed = COLLECTIONS.get(collection)
+    if allowed and start not in allowed:
+        raise ValueError(f"weights of {collection} must begin from {' or '.join(map(repr, allowed))}, these begin from {start!r}: "
+                         "give the first run of the chain another start, or put them elsewhere")  # fmt: skip
 
 
 def load_weights(arch: str, quality: int, weights: str | Path = "bundled") -> Weights:
-    """Weights for one codec: ``"bundled"``, ``"zoo"`` (downloaded once), ``"control/NAME"``, or the path of a file.
+    """Weights for one codec: ``"bundled"``, one of ``COLLECTIONS`` (such as ``"random-start"``), ``"zoo"`` (downloaded once),
+    ``"control/NAME"``, or the path of a file.
 
     The control's are one hyperprior trained from two starts: "control/pca" at quality 3, "control/random" at quality 4. A
     file is either ours (``.safetensors``) or CompressAI's form (a state dict, or one under "state_dict" or "model").
@@ -105,8 +126,8 @@ def load_weights(arch: str, quality: int, weights: str | Path = "bundled") -> We
         raise ValueError(f"unknown codec {arch!r}: there are {', '.join(ARCHITECTURES)}")
     if ARCHITECTURES[arch].variable and quality not in ARCHITECTURES[arch].qualities:
         raise ValueError(f"{arch} has the qualities {_listed(ARCHITECTURES[arch].qualities)}, not {quality!r}")
-    if weights == "bundled":
-        return _bundled(arch, quality)
+    if weights == "bundled" or weights in COLLECTIONS:
+        return _bundled(arch, quality, weights)
     if weights == "zoo":
         return _zoo(arch, quality)
     control = _control()
@@ -134,9 +155,9 @@ def _control() -> dict[str, str]:
 def expected_sha256(arch: str, quality: int, weights: str | Path = "bundled") -> str:
     """What the SHA-256 of a codec's weights must begin with, as far as that is known without loading them: all of it for the
     bundled ones and a file's, eight digits for the zoo's (which has them in its names)."""
-    if weights == "bundled":
-        entry = manifest().get(bundled_name(arch, quality))
-        return entry["sha256"] if entry else _bundled(arch, quality).sha256  # which says what there is
+    if weights == "bundled" or weights in COLLECTIONS:
+        entry = manifest(weights).get(bundled_name(arch, quality))
+        return entry["sha256"] if entry else _bundled(arch, quality, weights).sha256  # which says what there is
     if weights == "zoo":
         return _zoo_file(arch, quality)[1]
     return load_weights(arch, quality, weights).sha256
@@ -151,19 +172,26 @@ def _listed(qualities) -> str:
     return ", ".join(map(str, qualities))
 
 
-def _bundled(arch: str, quality: int) -> Weights:
+def _bundled(arch: str, quality: int, collection: str = "bundled") -> Weights:
     name = bundled_name(arch, quality)
-    entries = manifest()
-    have = bundled_qualities(arch)
+    entries = manifest(collection)
+    have = bundled_qualities(arch, collection)
     if quality not in have:
-        what = f"qualities {_listed(have)}" if have else "none; bundled codecs: " + ", ".join(
-            sorted({v["arch"] for v in entries.values()}))  # fmt: skip
-        raise ValueError(f"no bundled weights for {arch} at quality {quality!r} (bundled for {arch}: {what}); "
+        what = f"qualities {_listed(have)}" if have else f"none; {collection} codecs: " + (", ".join(
+            sorted({v["arch"] for v in entries.values()})) or "none yet")  # fmt: skip
+        raise ValueError(f"no {collection} weights for {arch} at quality {quality!r} ({collection} for {arch}: {what}); "
                          "weights='zoo' has every quality that CompressAI trained for MSE")  # fmt: skip
-    path = checkpoints_dir() / name
+    path = _folder(collection) / name
     if not path.is_file():
         raise FileNotFoundError(f"{path} is listed in {MANIFEST} but missing: restore it with git checkout")
-    return read_weights(path, "bundled", quality, entries[name]["sha256"])
+    found = read_weights(path, collection, quality, entries[name]["sha256"])
+    check_origin(collection, _first_start(found))
+    return found
+
+
+def _first_start(weights: Weights) -> str:
+    """Where the training of weights began, as their card says: "pca", "random" or "default"."""
+    return json.loads(weights.card.get("stages", "[{}]"))[0].get("start", "unknown")
 
 
 def _zoo_file(arch: str, quality: int) -> tuple[str, str]:
@@ -292,16 +320,18 @@ def save_weights(path: Path, state: dict[str, Tensor], card: dict[str, str]) -> 
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def bundle(path: Path, arch: str, quality: int) -> Path:
-    """Copy a file of weights into the bundled set and list it in the manifest; returns its new path.
+def bundle(path: Path, arch: str, quality: int, collection: str = "bundled") -> Path:
+    """Copy a file of weights into the bundled set, or into one of ``COLLECTIONS``, and list it in the manifest there; returns
+    its new path.
 
     ``quality``: the one it was trained for, or a variable-rate codec's highest.
     """
-    target = checkpoints_dir() / bundled_name(arch, quality)
+    target = _folder(collection) / bundled_name(arch, quality)
     target.parent.mkdir(parents=True, exist_ok=True)
+    check_origin(collection, _first_start(read_weights(path)))
     if path.resolve() != target.resolve():
         shutil.copyfile(path, target)
-    listing = checkpoints_dir() / MANIFEST
+    listing = target.parent / MANIFEST
     entries = json.loads(listing.read_text()) if listing.is_file() else {}
     qualities = list(range(1, quality + 1)) if ARCHITECTURES[arch].variable else [quality]
     digest = hashlib.sha256(target.read_bytes()).hexdigest()

@@ -27,17 +27,25 @@ def effects(codecs, x, x_adv, angle):
 
 
 def test_agnostic_lifts_the_codec_that_suffers_least(qualities, crops):
-    mean = attacks.SRDA(EPS, angle=0.0, steps=15)(qualities, crops)
-    least = attacks.ARDA(EPS, angle=0.0, steps=15, temperature=0.03)(qualities, crops)
+    how = {
+        "angle": 0.0,
+        "steps": 15,
+        "surrogate": "noise",
+    }  # one: the best of three is chosen by each one's own objective
+    mean, least = (
+        attacks.SRDA(EPS, **how)(qualities, crops),
+        attacks.ARDA(EPS, temperature=0.03, **how)(qualities, crops),
+    )
     soft, plain = (effects(qualities, crops, r.x_adv, 0.0).amin(0).mean() for r in (least, mean))
     assert soft > plain and least.rms.max() <= EPS * 1.0001
 
 
 def test_agnostic_beats_an_attack_on_one_quality_at_its_worst(qualities, crops):
-    agnostic = attacks.ARDA(EPS, angle=0.0, steps=15, temperature=0.1)(qualities, crops)
+    how = {"angle": 0.0, "steps": 15, "surrogate": "noise"}
+    agnostic = attacks.ARDA(EPS, temperature=0.1, **how)(qualities, crops)
     reached = effects(qualities, crops, agnostic.x_adv, 0.0).amin(0).mean()
     for codec in qualities:
-        single = attacks.SRDA(EPS, angle=0.0, steps=15)(codec, crops)
+        single = attacks.SRDA(EPS, **how)(codec, crops)
         assert reached > effects(qualities, crops, single.x_adv, 0.0).amin(0).mean(), codec.quality
 
 
@@ -72,7 +80,7 @@ def test_steepest_ascent_finds_more_than_adam_at_equal_cost(angle, qualities, cr
         steepest, adam = (
             attacks.SRDA(2 * EPS, angle=angle, steps=12, optimiser=o)(codec, crops) for o in ("steepest", "adam")
         )
-        assert steepest.gradients == adam.gradients == 12 and adam.rms.max() <= 2 * EPS * 1.0001
+        assert steepest.gradients == adam.gradients == (36 if angle == 0 else 12) and adam.rms.max() <= 2 * EPS * 1.0001
         assert value(steepest.x_adv).mean() > value(adam.x_adv).mean()
         assert steepest.rms.min() > 0.98 * 2 * EPS
 

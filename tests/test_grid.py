@@ -1,11 +1,14 @@
 import dataclasses
+import hashlib
 import subprocess
 import sys
 
 import pytest
+import torch
 
-from nic_helpers import attacks, grid, study
-from nic_helpers.grid import Contestant, Grid, expected_gradients, run_unit
+from nic_helpers import attacks, grid, load_codec, study
+from nic_helpers.grid import Contestant, Grid, expected_gradients, images_of, run_unit
+from nic_helpers.images import to_uint8
 from nic_helpers.objectives import Rate
 from nic_helpers.settings import BESIDE_ROWS, PROJECT, program_sha256
 
@@ -39,6 +42,8 @@ def test_a_key_is_the_same_everywhere_and_changes_with_what_rows_depend_on(monke
                   attacks={"FGSM": attacks.FGSM(EPS, restarts=2)}), small(objectives={"rate": Rate()}), small(defences={"blur": blurred}),
                   small(codecs={"bmshj2018-hyperprior": (2,)}), small(targets={"jpeg": (30,)})):  # fmt: skip
         assert other.units()[0].key != unit.key
+    monkeypatch.setattr(grid, "EDITION", grid.EDITION + 1)  # the same settings mean another attack
+    assert dataclasses.replace(unit, label="again").key != unit.key
     assert dataclasses.replace(unit, fingerprint=unit.fingerprint[::-1]).key != unit.key  # other weights or pixels
 
 
@@ -79,6 +84,12 @@ def test_a_unit_s_rows_say_what_was_done_and_by_what():
         rows["versions"].str.contains("nic_helpers .*torch .*compressai .*Python").all()
         and (rows["rss_mib"] > 50).all()
     )
+    x = torch.stack([images_of("bundled", 48)[n] for n in unit.images])
+    codec = load_codec("bmshj2018-hyperprior", 1, device="cpu")
+    x_adv = unit.attack(codec, x).x_adv  # the very image is known by its hash, on whatever it is measured
+    hashes = [hashlib.sha256(to_uint8(image).tobytes()).hexdigest()[:12] for image in x_adv]
+    elsewhere = small(attacks={"PGD": attacks.PGD(EPS, steps=3)}, targets={"jpeg": (30,), "bmshj2018-hyperprior": (1,)})
+    assert list(rows["x_adv_sha256"]) == hashes and list(run_unit(elsewhere.units()[0])["x_adv_sha256"]) == hashes * 2
     again = run_unit(unit).drop(columns=["seconds", "rss_mib"])
     assert rows.drop(columns=["seconds", "rss_mib"]).equals(again)
 
@@ -135,7 +146,8 @@ def test_weights_or_pixels_that_changed_since_the_plan_are_noticed(monkeypatch):
 @pytest.mark.parametrize("attack, gradients", [
     (attacks.RandomNoise(EPS), 0), (attacks.FGSM(EPS, restarts=3), 3), (attacks.PGD(EPS, steps=5, restarts=2), 10),
     (attacks.APGD(EPS, steps=7), 7), (attacks.SRDA(EPS, steps=4), 4), (attacks.FTDA(EPS, steps=6), 6),
-    (attacks.Square(EPS, queries=30), 10),
+    (attacks.Square(EPS, queries=30), 10), (attacks.Continuation(EPS, steps=5, restarts=2), 10),
+    (attacks.SRDA(EPS, steps=2, angle=0.0), 6), (attacks.SpectralNoise(EPS, like=attacks.PGD(EPS, steps=3)), 3),
 ])  # fmt: skip
 def test_the_expected_cost_is_what_an_attack_takes(attack, gradients, hyperprior, x):
     assert expected_gradients(attack) == gradients
@@ -154,8 +166,8 @@ def test_the_course_s_studies_are_grids_at_every_profile(name, monkeypatch):
     grid.images_of.cache_clear()
     assert 0 < counts[0] < counts[1] < counts[2]
     units = [u for g in study.grids_of(name, "standard") for u in g.units()]
-    assert len({n for u in units for n, _ in u.attacked}) >= 6 and len({q for u in units for _, q in u.attacked}) >= 3
-    with pytest.raises(ValueError, match="there are robustness, transfer"):
+    assert len({n for u in units for n, _ in u.attacked}) >= 4 and len({q for u in units for _, q in u.attacked}) >= 3
+    with pytest.raises(ValueError, match="there are robustness, transfer, strength"):
         study.grids_of("nonsense", "quick")
 
 

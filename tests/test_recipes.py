@@ -148,6 +148,9 @@ def test_chosen_runs_bring_those_they_begin_from(recipe, tmp_path):
         (SMALL.replace("mixed = true", "mixd = true"), "narrow: unknown mixd; known: .*mixed"),
         (SMALL.replace("[6, 8]", "[6]"), "narrow: .*two widths"),
         (SMALL.replace('only = "entropy"', 'only = "all"'), "means: only must be"),
+        (SMALL.replace("bundle = true", 'bundle = "nowhere"'), "narrow: no set of weights is named 'nowhere'"),
+        (SMALL.replace("bundle = true", 'bundle = "random-start"'), "narrow: .*must begin from .*'pca': .*(wide)"),
+        (SMALL.replace('start = "random"', 'start = "random"\noptimiser = "sgd"'), "alone: optimiser must be"),
     ],
 )
 def test_a_recipe_with_a_mistake_says_where(text, message, tmp_path):

@@ -35,6 +35,31 @@ def test_rate_difference_at_a_point_s_own_quality():
     assert np.isnan(stats.quality_at(REFERENCE, 5))
 
 
+def test_an_interval_over_images_and_seeds_holds_what_both_would_change():
+    rng = np.random.default_rng(0)
+    images, seeds = rng.normal(size=12), rng.normal(size=(12, 2))
+    one = stats.bootstrap(images)
+    alike = stats.bootstrap(np.stack([images, images], 1))
+    assert alike.mean == pytest.approx(one.mean) and alike.high - alike.low == pytest.approx(
+        one.high - one.low, rel=0.05
+    )
+    both = stats.bootstrap(images[:, None] + 3 * seeds)
+    means = stats.bootstrap((images[:, None] + 3 * seeds).mean(1))
+    assert both.mean == pytest.approx(means.mean) and both.high - both.low > 1.05 * (means.high - means.low)
+    uneven = [np.array([1.0, 3.0]), np.array([2.0]), np.array([2.0])]
+    assert stats.bootstrap(uneven).mean == pytest.approx(2)
+    with pytest.raises(ValueError, match="one for each of its seeds"):
+        stats.bootstrap(np.zeros((2, 2, 2)))
+
+
+def test_rows_of_several_seeds_count_as_one_image():
+    rows = pd.DataFrame(
+        {"image": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1], "psnr": [20.0, 22.0, 30.0, 30.0], "codec": "c"}
+    )
+    (row,) = stats.summarise(rows, "psnr", ["codec"]).to_dict("records")
+    assert (row["images"], row["mean"], row["worst"], row["worst_image"]) == (2, 25.5, 20.0, "a")
+
+
 @pytest.mark.parametrize("images, least", [(24, 0.92), (8, 0.92), (4, 0.85)])  # 0.93, 0.90, 0.80 by plain percentiles
 def test_bootstrap_covers_the_mean_about_as_often_as_it_says(images, least):
     rng = np.random.default_rng(0)

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ from nic_helpers.images import to_pil
 from nic_helpers.initialise import pca_initialise
 from nic_helpers.models import ARCHITECTURES, round_true, walk
 from nic_helpers.training import Centring, Crops, Settings, _read_run, learning_rate, rate_distortion_loss, train
-from nic_helpers.weights import load_weights
+from nic_helpers.weights import load_weights, read_weights
 
 SMALL = Settings("bmshj2018-hyperprior", 3, (8, 12), steps=12, batch=2, crop=64, bf16=False)
 
@@ -49,6 +50,26 @@ def test_a_centred_run_resumes_exactly_too(folder, tmp_path):
         train(settings, folder, tmp_path / "b", every=2, on_step=interrupt_at(5))
     resumed = final(train(settings, folder, tmp_path / "b", every=2))
     assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+
+
+@pytest.mark.parametrize("start", ["random", "default"])
+def test_a_run_with_muon_resumes_exactly_too_and_says_where_it_began(start, folder, tmp_path):
+    settings = dataclasses.replace(SMALL, start=start, optimiser="muon", channels_last=True, steps=6)
+    whole = final(train(settings, folder, tmp_path / "a", every=2))
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, folder, tmp_path / "b", every=2, on_step=interrupt_at(5))
+    resumed = final(train(settings, folder, tmp_path / "b", every=2))
+    assert all(torch.equal(whole[k], resumed[k]) for k in whole)
+    (stage,) = json.loads(read_weights(tmp_path / "a" / "weights.safetensors").card["stages"])
+    assert (stage["start"], stage["optimiser"]) == (start, "muon")
+
+
+def test_the_default_start_is_compressai_s_own(folder, tmp_path):
+    settings = dataclasses.replace(SMALL, start="default", steps=1, lr=1e-12, seed=3)
+    trained = final(train(settings, folder, tmp_path))
+    torch.manual_seed(3)
+    own = ARCHITECTURES[SMALL.arch].build(*SMALL.widths).state_dict()
+    assert all(torch.allclose(trained[k], own[k], atol=1e-6) for k in own if k.startswith(("g_a.", "h_s.")))
 
 
 def test_a_centred_step_of_the_weights_leaves_a_mean_input_s_output_alone(folder):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import untrained
 
-from nic_helpers import load_codec, weights
+from nic_helpers import codecs, load_codec, weights
 from nic_helpers.models import ARCHITECTURES, LAMBDAS
 from nic_helpers.weights import bundle, checkpoints_dir, load_weights, manifest, save_weights
 
@@ -83,6 +83,36 @@ def test_a_bundled_file_with_a_wrong_hash_is_refused(bundled_copy):
     bundled_copy.write_bytes(bytes(content))
     with pytest.raises(ValueError, match="SHA-256"):
         load_weights("bmshj2018-hyperprior", 3)
+
+
+def test_weights_of_the_random_start_family_begin_there(tmp_path, monkeypatch, x):
+    monkeypatch.setenv("NIC_DATA_DIR", str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "manifest.json").write_text("{}")
+    arch, trained = "bmshj2018-hyperprior", tmp_path / "weights.safetensors"
+    with pytest.raises(ValueError, match=r"no random-start weights for bmshj2018-hyperprior at quality 3 .*none yet"):
+        load_codec(arch, 3, "random-start")
+    for start in ("pca", "default"):
+        card = {
+            "arch": arch,
+            "quality": "3",
+            "lmbda": "0.0067",
+            "stages": json.dumps([{"start": start}, {"start": "earlier"}]),
+        }
+        save_weights(trained, untrained(arch).model.state_dict(), card)
+        if start == "pca":
+            with pytest.raises(
+                ValueError, match="random-start must begin from 'default' or 'random', these begin from 'pca'"
+            ):
+                bundle(trained, arch, 3, "random-start")
+    bundle(trained, arch, 3, "random-start")
+    codec = load_codec(arch, 3, "random-start", device="cpu")
+    assert codec.weights.source == "random-start" and codecs.available_qualities(arch, "random-start") == [3]
+    assert codec.decode(codec.encode(x[:1])).shape == x[:1].shape
+    stored = tmp_path / "checkpoints" / "random-start" / "bmshj2018-hyperprior-q3.safetensors"
+    stored.write_bytes(stored.read_bytes()[:-1])
+    with pytest.raises(ValueError, match="SHA-256"):
+        load_codec(arch, 3, "random-start")
 
 
 def test_missing_bundled_files_say_what_to_do(bundled_copy, monkeypatch, tmp_path):
