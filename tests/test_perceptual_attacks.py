@@ -76,9 +76,10 @@ def test_chroma_keeps_saturated_pixels_luma_too(hyperprior):
 
 @pytest.mark.parametrize("steps", [6, 30])
 def test_madc_keeps_the_mean_square_whatever_the_steps(steps, hyperprior, crops):
-    # a sign step may shorten δ, and nothing must be lost of the visibility that attacks are compared at
+    # a sign step may shorten δ (by a seventh, were it not scaled out again), and nothing must be lost of the visibility that
+    # attacks are compared at; rounding to 8 bits alone takes up to 1.2 % of it on these images
     result = attacks.MADC(rms_at(PSNR), steps=steps)(hyperprior, crops)
-    torch.testing.assert_close(result.rms, torch.full_like(result.rms, rms_at(PSNR)), rtol=0.01, atol=0)
+    torch.testing.assert_close(result.rms, torch.full_like(result.rms, rms_at(PSNR)), rtol=0.015, atol=0)
 
 
 def test_bad_settings_and_small_images(hyperprior, x):
