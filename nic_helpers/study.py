@@ -17,8 +17,9 @@ from nic_helpers.grid import Contestant, Grid
 from nic_helpers.models import ARCHITECTURES
 from nic_helpers.objectives import DIRECTIONS, Rate
 from nic_helpers.settings import data_dir, get_device, sweep_seconds
+from nic_helpers.weights import bundled_qualities
 
-NAMES = ("robustness", "transfer", "strength")
+NAMES = ("robustness", "transfer", "strength", "start")
 ARCHS = (
     "bmshj2018-factorized",
     "bmshj2018-hyperprior",
@@ -100,7 +101,8 @@ def grids_of(study: str, profile: str, seed: int = 0) -> tuple[Grid, ...]:
         raise ValueError(
             f"no study {study!r} at profile {profile!r}: there are {', '.join(NAMES)} at {', '.join(PROFILES)}"
         )
-    return {"robustness": _robustness, "transfer": _transfer, "strength": _strength}[study](profile, (seed,))
+    grids = {"robustness": _robustness, "transfer": _transfer, "strength": _strength, "start": _start}
+    return grids[study](profile, (seed,))
 
 
 def _robustness(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
@@ -189,6 +191,29 @@ def _strength(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     kinds = (("l2rms", 8), ("linf", 16), ("linf", 8))
     few = {k: v[:1] for k, v in codecs.items() if k in ("bmshj2018-hyperprior", "cheng2020-anchor")}
     return (*(grid(*kind, steps[:-1], codecs) for kind in kinds), *(grid(*kind, steps[-1:], few) for kind in kinds))
+
+
+#: Whose start is compared: the bundled hyperpriors began from principal components, the others from random weights.
+STARTS = ("bundled", "random-start", "random-start-2")
+
+
+def _start(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
+    """The hyperprior from principal components and from random weights, as far as there are such weights, at the attacks' limit."""
+    arch = "bmshj2018-hyperprior"
+    size = {"quick": {"images": "bundled", "crop": 64, "limit": 1}}.get(
+        profile, {"images": "kodak", "crop": 256, "every": 2}
+    )
+    steps, levels = ((6, 4), (8,)) if profile == "quick" else ((60, 20), (8, 16, 4, 2))
+    chosen = {k: v for k, v in _limit(steps[0]).items() if k != "APGD"} | _rate(steps[1])
+    chosen |= {"sign noise": _controls()["sign noise"]}
+    which = {q: [w for w in STARTS if q in bundled_qualities(arch, w)] for q in (3, 6)}
+    if profile == "full":
+        size, seeds = {"images": "kodak", "crop": 256}, (*seeds, seeds[0] + 1)
+    return tuple(
+        Grid(codecs={arch: (q,)}, weights=which[q], attacks=chosen, budgets=(level / 255,), seeds=seeds, **size)
+        for level in levels
+        for q in which
+    )
 
 
 def _transfer(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:

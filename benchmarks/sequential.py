@@ -1,0 +1,79 @@
+"""Do attacks miss what a context model's real decoder does? They follow the parallel form; the decoder rebuilds one latent after
+the other.
+
+NIC_KODAK_DIR=… python benchmarks/sequential.py [--steps 30] [--images 4]
+
+For each codec with a context model: how far the two forms are apart on clean and attacked images, and three attacks at equal
+gradients, all measured on the real decoder's output: the ordinary one (parallel form), the same with straight-through rounding, and
+the same with the real decoder in the loop, whose output is compared with the reference while gradients are the parallel form's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from nic_helpers import attacks, load_codec, metrics
+from nic_helpers.images import centre_crop, load_named_images
+
+CODECS = (("mbt2018", 3), ("mbt2018", 6), ("cheng2020-anchor", 3), ("cheng2020-anchor", 6))
+
+
+class DecoderInTheLoop:
+    """A codec whose output is its real decoder's, with the gradient of its parallel form."""
+
+    differentiable = always_rounds = True
+
+    def __init__(self, codec):
+        self.codec, self.device, self.name, self.lmbda = codec, codec.device, codec.name, codec.lmbda
+
+    def __call__(self, x, surrogate="ste", rate=True):
+        out = self.codec(x, surrogate, rate)
+        real = self.codec.reconstruct(x.detach())
+        return dataclasses.replace(out, x_hat=out.x_hat + (real - out.x_hat).detach())
+
+    def reconstruct(self, x):
+        """The real decoder's."""
+        return self.codec.reconstruct(x)
+
+
+def measure(name: str, quality: int, x: torch.Tensor, how: attacks.Attack) -> list[dict]:
+    """Rows of one codec: an attack each."""
+    codec = load_codec(name, quality)
+    clean, rows = codec.reconstruct(x), []
+    kinds = {"parallel form": (codec, how), "parallel form, straight-through": (codec, how.with_(surrogate="ste")),
+             "decoder in the loop": (DecoderInTheLoop(codec), how.with_(surrogate="ste"))}  # fmt: skip
+    gap = metrics.psnr(codec(x, None, rate=False).x_hat, clean).mean()
+    for kind, (attacked, attack) in kinds.items():
+        x_adv = attack(attacked, x).x_adv
+        real = codec.reconstruct(x_adv)
+        rows.append({"codec": f"{name} q{quality}", "norm": how.norm, "attack": kind,
+                     "outputs apart (dB)": float(metrics.psnr(clean, real).mean()),
+                     "worst (dB)": float(metrics.psnr(clean, real).min()),
+                     "forms apart, clean (dB)": float(gap),
+                     "forms apart, attacked (dB)": float(metrics.psnr(codec(x_adv, None, rate=False).x_hat, real).mean())})  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    """Measure and print."""
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--steps", type=int, default=30)
+    p.add_argument("--images", type=int, default=4)
+    a = p.parse_args()
+    whole = [
+        im for name, im in load_named_images("kodak").items() if name.split(".")[0][-2:] in ("04", "07", "10", "13")
+    ]
+    x = torch.stack([centre_crop(im, 256) for im in whole[: a.images]])
+    hows = (attacks.PGD(8 / 255, steps=a.steps, norm="l2rms"), attacks.PGD(16 / 255, steps=a.steps))
+    todo = tqdm([(*c, how) for c in CODECS for how in hows])
+    table = pd.DataFrame(row for name, quality, how in todo for row in measure(name, quality, x, how))
+    print(table.round(2).to_string(index=False))
+
+
+if __name__ == "__main__":
+    main()
