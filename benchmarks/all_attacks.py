@@ -5,7 +5,7 @@ NIC_KODAK_DIR=… python benchmarks/all_attacks.py --summary       # the tables 
 
 Two budgets: ε = 8/255 for the attacks that bound every sample, and, for those that bound the root mean square, the one that
 FGSM's ±8 has (8/255). Every attack raises the distortion to the clean reconstruction but the last nine, which aim at the
-rate, at the distortion to the input, or at both. ARDA is one image against qualities 1, 3 and 6, measured on 3. Rows go to
+rate, at the distortion to the input, or at both. On the rate alone ``steps`` are those of each of the three surrogates. ARDA is one image against qualities 1, 3 and 6, measured on 3. Rows go to
 data/results/all_attacks.csv as each attack ends; a run started again does what is missing, or was made by another program.
 """
 
@@ -35,6 +35,8 @@ def contestants(steps: int, queries: int) -> dict[str, tuple[str, attacks.Attack
     sign = {
         "uniform noise": attacks.RandomNoise(EPS),
         "sign noise": attacks.RandomNoise(EPS, kind="sign"),
+        "coarse noise": attacks.RandomNoise(EPS, kind="coarse"),
+        "FGSM, sign reversed": attacks.Descend(EPS, like=attacks.FGSM(EPS)),
         "FGSM": attacks.FGSM(EPS),
         "FGSM, best of n": attacks.FGSM(EPS, restarts=steps),
         "I-FGSM": attacks.IFGSM(EPS, steps=steps),
@@ -44,6 +46,7 @@ def contestants(steps: int, queries: int) -> dict[str, tuple[str, attacks.Attack
         "MI-FGSM": attacks.MIFGSM(EPS, steps=steps),
         "DI-FGSM": attacks.DIFGSM(EPS, steps=steps),
         "APGD": attacks.APGD(EPS, steps=steps),
+        "continuation": attacks.Continuation(EPS, steps=steps),
         "Square": attacks.Square(EPS, queries=queries),
     }
     l2 = {"norm": "l2rms"}
@@ -54,6 +57,7 @@ def contestants(steps: int, queries: int) -> dict[str, tuple[str, attacks.Attack
         "PGD": attacks.PGD(EPS, steps=steps, **l2),
         "MI-FGSM": attacks.MIFGSM(EPS, steps=steps, **l2),
         "APGD": attacks.APGD(EPS, steps=steps, **l2),
+        "continuation": attacks.Continuation(EPS, steps=steps, **l2),
         "FTDA": attacks.FTDA(EPS, steps=steps),
         "MADC": attacks.MADC(EPS, steps=steps),
         "SSAH": attacks.SSAH(EPS, steps=steps),
@@ -103,6 +107,7 @@ def measure(a: argparse.Namespace, path: Path) -> pd.DataFrame:
             **key,
             budget=budget,
             gradients=result.gradients * (len(several) if several is not codec else 1),
+            judged=result.judged,
             seconds=result.seconds / len(chosen),
         )
         kept = done[~((done["attack"] == key["attack"]) & (done["codec"] == codec.name))] if len(done) else done
