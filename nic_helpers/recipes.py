@@ -28,6 +28,7 @@ from nic_helpers.weights import bundle, check_origin
 
 _SETTINGS = {f.name for f in fields(Settings) if f.init}
 _OWN = {"name", "bundle", "stop", "keep_every"}
+STATES = "states"  # the folder beside a recipe of what its begun runs have reached
 
 
 @dataclass(frozen=True)
@@ -160,6 +161,38 @@ def plan(runs: list[Run], out: Path, device: str = "cpu") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def keep_states(runs: list[Run], a: argparse.Namespace) -> list[Path]:
+    """Write where each begun run is into ``states/`` beside the recipe, in small form: kernels in half precision, without what the
+    optimiser remembers. A clone of the repository goes on from there (:func:`_take_up`). Returns the files."""
+    kept = []
+    for r in runs:
+        if not r.done(a.out):
+            continue
+        state = torch.load(r.folder(a.out) / "state.pt", map_location="cpu", weights_only=True)
+        small = {k: v for k, v in state.items() if k != "optimiser"}
+        small["model"] = {k: v.half() if v.dim() == 4 else v for k, v in state["model"].items()}
+        small["log"] = (r.folder(a.out) / "log.csv").read_text()
+        kept.append(_small_state(r, a))
+        kept[-1].parent.mkdir(exist_ok=True)
+        torch.save(small, kept[-1])
+    return kept
+
+
+def _small_state(r: Run, a: argparse.Namespace) -> Path:
+    return a.recipe.parent / STATES / f"{r.name}.pt"
+
+
+def _take_up(r: Run, a: argparse.Namespace) -> None:
+    """Give a run that has not begun here the state that is kept beside the recipe, if there is one."""
+    folder, small = r.folder(a.out), _small_state(r, a)
+    if (folder / "state.pt").is_file() or not small.is_file():
+        return
+    state = torch.load(small, map_location="cpu", weights_only=True)
+    (folder / "log.csv").write_text(state.pop("log"))
+    state["model"] = {k: v.float() if v.dtype == torch.float16 else v for k, v in state["model"].items()}
+    torch.save(state, folder / "state.pt")
+
+
 def _command(r: Run, a: argparse.Namespace) -> list[str]:
     s = r.settings
     command = [sys.executable, "-m", "nic_helpers.training", "--out", str(r.folder(a.out)), "--data", str(a.data)]
@@ -178,6 +211,7 @@ def _execute(r: Run, a: argparse.Namespace) -> int:
     if r.done(a.out) >= r.stop and (r.folder(a.out) / "weights.safetensors").is_file():
         return 0
     r.folder(a.out).mkdir(parents=True, exist_ok=True)
+    _take_up(r, a)
     threads = {"OMP_NUM_THREADS": "1"} if a.jobs > 1 else {}
     with (r.folder(a.out) / "output.txt").open("ab") as log:
         return subprocess.run(_command(r, a), stdout=log, stderr=subprocess.STDOUT, env=os.environ | threads).returncode
@@ -226,6 +260,9 @@ def run_from_command_line(a: argparse.Namespace) -> int:
             f"CPU with {torch.get_num_threads()} thread{'s'[: torch.get_num_threads() != 1]} a run")  # fmt: skip
         print(f"{len(runs)} runs: {table['hours'].sum():.1f} hours in all, {table['hours left'].sum():.1f} left, "
               f"one after the other, at the pace of this {where}")  # fmt: skip
+        return 0
+    if a.keep_states:
+        print(*keep_states(runs, a), sep="\n")
         return 0
     if a.data is None:
         print("a recipe needs --data (and --val to watch it)", file=sys.stderr)

@@ -305,7 +305,8 @@ def train(
     optimiser = optimiser_of(s.optimiser, main, s.lr)
     first, seconds = 0, 0.0
     if state:
-        optimiser.load_state_dict(state["optimiser"])
+        if "optimiser" in state:  # a state that was kept in small form has none
+            optimiser.load_state_dict(state["optimiser"])
         first, seconds = state["step"], state["seconds"]
     average = {n: p.detach().clone() for n, p in model.named_parameters()} if s.ema else {}
     if state and s.ema:
@@ -494,6 +495,9 @@ def parser() -> argparse.ArgumentParser:
     many.add_argument("--recipe", type=Path, help="TOML file of runs, such as data/recipes/bundled.toml")
     many.add_argument("--jobs", type=int, default=1, help="runs at a time, side by side (one CPU thread each)")
     many.add_argument("--only-runs", nargs="+", default=[], metavar="NAME", help="these, and those they begin from")
+    many.add_argument(
+        "--keep-states", action="store_true", help="write where its begun runs are beside the recipe, small"
+    )
     many.add_argument("--dry-run", action="store_true", help="print the plan and its cost, timed here; train nothing")
     one = p.add_argument_group("one run")
     one.add_argument("--arch", choices=sorted(ARCHITECTURES))

@@ -160,6 +160,19 @@ def test_a_recipe_with_a_mistake_says_where(text, message, tmp_path):
         read_recipe(path, tmp_path)
 
 
+def test_a_clone_goes_on_where_a_kept_state_ended(recipe, folder, tmp_path, capsys):  # noqa: F811
+    begun = read_recipe(recipe, tmp_path / "out")[0]
+    training.train(begun.settings, folder, tmp_path / "out" / "wide", every=2, stop=4)
+    where = ["--recipe", str(recipe), "--data", str(folder), "--only-runs", "wide", "--every", "2"]
+    assert run([*where, "--out", str(tmp_path / "out"), "--keep-states"]) == 0
+    kept = tmp_path / "states" / "wide.pt"
+    assert str(kept) in capsys.readouterr().out and "optimiser" not in torch.load(kept, weights_only=True)
+    assert run([*where, "--out", str(tmp_path / "clone")]) == 0
+    assert torch.load(tmp_path / "clone" / "wide" / "state.pt", weights_only=True)["step"] == begun.stop == 6
+    steps = [line.split(",")[0] for line in (tmp_path / "clone" / "wide" / "log.csv").read_text().splitlines()]
+    assert steps == ["step", "2", "4", "6"]
+
+
 def test_a_missing_recipe_or_argument_is_an_error_with_advice(recipe, tmp_path, capsys):
     assert run(["--recipe", str(tmp_path / "no.toml"), "--dry-run"]) == 2
     assert run(command(recipe, tmp_path)) == 2
