@@ -5,8 +5,9 @@ NIC_KODAK_DIR=… python benchmarks/all_attacks.py --summary       # the tables 
 
 Two budgets: ε = 8/255 for the attacks that bound every sample, and, for those that bound the root mean square, the one that
 FGSM's ±8 has (8/255). Every attack raises the distortion to the clean reconstruction but the last nine, which aim at the
-rate, at the distortion to the input, or at both. On the rate alone ``steps`` are those of each of the three surrogates. ARDA is one image against qualities 1, 3 and 6, measured on 3. Rows go to
-data/results/all_attacks.csv as each attack ends; a run started again does what is missing, or was made by another program.
+rate, at the distortion to the input, or at both; on the rate alone ``steps`` are those of each of the three surrogates. ARDA
+is one image against qualities 1, 3 and 6, measured on 3. Rows go to data/results/all_attacks.csv as each attack ends; a run
+started again does what is missing, or was made by another program.
 """
 
 from __future__ import annotations

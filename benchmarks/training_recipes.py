@@ -59,6 +59,14 @@ the published widths (128 to 192 channels, 192 to 320 latents) are out of the si
 and the published training is four to five million steps (CompressAI's documentation) against these thousands. The model cards
 have the distance to the published curves.
 
+## From random weights
+
+The random-start family (`random-start.toml`, `weights="random-start"` and `"random-start-2"`): the bundled hyperpriors' counterparts
+from CompressAI's own random weights, and from random weights that keep the variance from layer to layer. Muon instead of Adam:
+validation losses after so many steps, each run at its own place in its own schedule of the learning rate.
+
+{random}
+
 ## Does the initialisation matter to robustness?
 
 One hyperprior, one schedule, two starts: principal components, and random weights. `control/pca` is the first after 250 steps
@@ -117,6 +125,19 @@ def _against_time(runs: dict[str, Run], rows: dict[str, dict], minutes: dict[str
     return pd.DataFrame(lines)
 
 
+def _curves(runs: dict[str, Run], logs: Path) -> str:
+    """Validation losses of the runs from random weights, a column a run, a row a thousand steps."""
+    found = {
+        n: pd.read_csv(logs / f"{n}.csv").set_index("step")["val_loss"] for n in runs if (logs / f"{n}.csv").is_file()
+    }
+    table = pd.DataFrame(found).sort_index()
+    table = table[(table.index % 2000 == 0) | (table.index <= 4000) & (table.index % 1000 == 0)].round(3)
+    titles = {
+        n: f"{n}: q{runs[n].settings.quality}, {runs[n].settings.start}, {runs[n].settings.optimiser}" for n in found
+    }
+    return _markdown(table.rename(columns=titles).reset_index())
+
+
 def main() -> None:
     """Print the page; with --write, renew it and the logs."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -124,10 +145,11 @@ def main() -> None:
     p.add_argument("--write", action="store_true", help="write data/recipes/README.md and data/recipes/logs")
     a = p.parse_args()
     folder = data_dir() / "recipes"
-    tables = {}
-    for part, describe in (("comparison", _compared), ("bundled", _bundled), ("control", None)):
+    tables, every = {}, {}
+    for part, describe in (("comparison", _compared), ("bundled", _bundled), ("control", None), ("random-start", None)):
         rows = []
         runs = {r.name: r for r in read_recipe(folder / f"{part}.toml", a.out or Path("data/training"))}
+        every |= runs
         for r in runs.values():
             log = (r.folder(a.out) / "log.csv") if a.out else folder / "logs" / f"{r.name}.csv"
             if not log.is_file() or (part == "comparison" and not r.name.startswith("compare-")):
@@ -146,6 +168,10 @@ def main() -> None:
         tables[part] = _markdown(pd.DataFrame(rows)) if rows else ""
     control = data_dir() / "results" / "control_initialisation.csv"
     tables["control"] = _markdown(pd.read_csv(control).round(2)) if control.is_file() else "Not measured yet."
+    from_random = {
+        n: r for n, r in every.items() if n == "compare-random-adam" or n.startswith(("random-", "pca-muon"))
+    }
+    tables["random"] = _curves(from_random, folder / "logs")
     page = PAGE.format(**tables)
     print(page)
     if a.write:
