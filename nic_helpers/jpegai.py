@@ -46,6 +46,7 @@ LUMA, COLOUR = ("single_encode_y", "decoder_y"), ("single_encode_uv", "decoder_u
 #: The quantiser's step where none is given: coarse enough to be one (two thirds of the luma's latents become zero), and on four
 #: crops of Kodak it takes 0.2 dB from the luma, where 0.5 takes 1.8 and 1 takes 4.6. It stands for no rate of the standard's.
 DEFAULT_STEP = 0.25
+SMALLEST_STEP = 1e-6  # finer than float32 tells the latents apart; far below it the quotient would overflow
 STRIDE = 64  # pixels: the networks' of colour, with those of the luma at half of that
 KR, KB = 0.2126, 0.0722  # ITU-R BT.709: the luma's weights of red and blue
 _CENTRE, _SCALE = 127.5, 128.0  # what the networks subtract and divide by at the input, and leave out at the output
@@ -84,6 +85,7 @@ def load_networks(names: Iterable[str] = (*LUMA, *COLOUR), folder: str | Path | 
     import onnx  # only here: nothing else of the package needs them
     import onnx2torch
 
+    names = list(names)
     unknown = [name for name in names if name not in SHA256]
     if unknown:
         raise ValueError(f"no network is named {', '.join(map(repr, unknown))}: there are {', '.join(SHA256)}")
@@ -113,7 +115,7 @@ class JpegAI:
     Parameters of every call: ``x`` [B, 3, H, W] in [0, 1], or a list of [3, H, W]; at least 16×16 pixels, any size (the
     padding happens inside and is cropped again). Results come back on ``x``'s device.
 
-    Attributes as a neural codec's: ``name``, ``quality`` (the quantiser's step on all latents, a positive number: lower is better
+    Attributes as a neural codec's: ``name``, ``quality`` (the quantiser's step on all latents, from 1e-6: lower is better
     quality, and 1e-3 as good as no quantisation), ``lmbda`` (NaN: for what rate they were trained is not said), ``model`` (the
     networks by name, frozen), ``weights``, ``device``. What would need a stream or a rate raises NotImplementedError.
     With ``luma_only`` the output is the luma's as a grey picture: the PSNR between two outputs is then the luma's.
@@ -125,11 +127,12 @@ class JpegAI:
         self, quality: float | None = None, device=None, *, luma_only: bool = False, folder: str | Path | None = None
     ):
         step = DEFAULT_STEP if quality is None else quality
-        if not isinstance(step, Real) or isinstance(step, bool) or not 0 < step < math.inf:
-            raise ValueError(f"JPEG AI's quality here is the step of its latents' quantiser, a positive number such as {DEFAULT_STEP} "
-                             f"(lower is better), got {quality!r}")  # fmt: skip
+        if not isinstance(step, Real) or isinstance(step, bool) or not SMALLEST_STEP <= step < math.inf:
+            raise ValueError(f"JPEG AI's quality here is the step of its latents' quantiser, a number from {SMALLEST_STEP} "
+                             f"(lower is better; {DEFAULT_STEP} where none is given), got {quality!r}")  # fmt: skip
         self.name = next(name for name, luma in NAMES.items() if luma == bool(luma_only))
-        self.quality, self.luma_only, self.device, self.lmbda = step, bool(luma_only), get_device(device), math.nan
+        self.quality, self.lmbda = float(step), math.nan
+        self.luma_only, self.device = bool(luma_only), get_device(device)
         if self.device.type == "cpu":
             keep_freed_memory()
         self.model = load_networks(LUMA if luma_only else (*LUMA, *COLOUR), folder).to(self.device)

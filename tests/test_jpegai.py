@@ -160,7 +160,7 @@ def test_what_is_missing_or_wrong_is_said_with_where_to_get_it(folder, monkeypat
 
 
 def test_any_of_the_networks_is_loaded_by_name(folder, monkeypatch):
-    found = load_networks(["hyper_encoder_y"])["hyper_encoder_y"]
+    (found,) = load_networks(n for n in ["hyper_encoder_y"]).values()
     assert found(torch.ones(2, Y, 6, 10)).shape == (2, Y, 3, 5)
     assert not found.training and not any(p.requires_grad for p in found.parameters())
     with pytest.raises(ValueError, match="no network is named 'decoder': there are decoder_uv"):
@@ -195,9 +195,9 @@ def test_any_changed_file_would_be_other_weights(folder, colour, monkeypatch):
     assert load_codec("jpegai-vm33").weights.sha256 != colour.weights.sha256
 
 
-@pytest.mark.parametrize("quality", [0, -1, math.inf, math.nan, "high", True])
+@pytest.mark.parametrize("quality", [0, -1, 1e-30, math.inf, math.nan, "high", True])
 def test_a_quality_that_is_no_step_is_refused(folder, quality):
-    with pytest.raises(ValueError, match="the step of its latents' quantiser, a positive number"):
+    with pytest.raises(ValueError, match="the step of its latents' quantiser, a number from 1e-06"):
         load_codec("jpegai-vm33", quality)
 
 
@@ -241,11 +241,11 @@ def test_an_unknown_surrogate_is_named(colour, x):
 
 def test_forward_straight_through_is_true_rounding_and_a_fine_step_is_none(folder, x):
     outs = []
-    for step in (1, 0.25, 1e-3):
+    for step in (1, 0.25, 1e-3, 1e-6):
         codec = load_codec("jpegai-vm33", step, device="cpu")
         torch.testing.assert_close(codec(x, "ste").x_hat, codec.reconstruct(x))
         outs.append((codec.reconstruct(x) - codec(x, "identity").x_hat).pow(2).mean().item())
-    assert outs[0] > outs[1] > 100 * outs[2]
+    assert outs[0] > outs[1] > 100 * max(outs[2:])
 
 
 def test_the_decoders_see_multiples_of_the_step_and_colour_s_sees_the_luma(colour, x):
