@@ -288,22 +288,27 @@ def available_qualities(name: str, weights: str = "bundled") -> list[int]:
 def codec_names() -> list[str]:
     """Every name that :func:`load_codec` takes."""
     from nic_helpers.classical import CLASSICAL
+    from nic_helpers.jpegai import NAMES
 
-    return [*ARCHITECTURES, *CLASSICAL]
+    return [*ARCHITECTURES, *CLASSICAL, *NAMES]
 
 
-def load_codec(name: str, quality: int | None = None, weights: str | Path = "bundled", device=None):
+def load_codec(name: str, quality: float | None = None, weights: str | Path = "bundled", device=None):
     """A codec by name.
 
-    ``quality``: CompressAI's number (1 lowest) for neural codecs; the native scale for classical ones. ``weights``:
+    ``quality``: CompressAI's number (1 lowest) for neural codecs; the native scale for classical ones; the quantiser's step
+    for JPEG AI's (``jpegai.py``), whose networks are read from ``NIC_JPEGAI_DIR``. ``weights``:
     "bundled" (in this repository), "random-start" (there too: counterparts that began from random weights), "zoo"
     (CompressAI's, downloaded once) or the path of a file. ``device``: default
     the first GPU, else the CPU. Raises ValueError naming what there is for an unknown name, quality or weights.
     """
     from nic_helpers.classical import CLASSICAL, ClassicalCodec
+    from nic_helpers.jpegai import NAMES, JpegAI
 
     if name in CLASSICAL:
         return ClassicalCodec(name, quality)
+    if name in NAMES:
+        return JpegAI(quality, device, luma_only=NAMES[name])
     if name not in ARCHITECTURES:
         raise ValueError(f"unknown codec {name!r}: there are {', '.join(codec_names())}")
     if quality is not None and (not isinstance(quality, int) or isinstance(quality, bool)):

@@ -20,7 +20,7 @@ from pathlib import Path
 from nic_helpers.settings import PROJECT, data_dir, program_sha256
 
 PROFILES = ("quick", "standard", "full")
-FOLDERS = ("NIC_KODAK_DIR", "NIC_DATA_DIR", "NIC_BUILD_DIR")
+FOLDERS = ("NIC_KODAK_DIR", "NIC_JPEGAI_DIR", "NIC_DATA_DIR", "NIC_BUILD_DIR")
 
 
 class UsageError(ValueError):

@@ -4,6 +4,7 @@
 ``NIC_KODAK_DIR``   a folder with kodim01.png … kodim24.png, instead of downloading them
 ``NIC_KODAK_URL``   a mirror of the Kodak images
 ``NIC_ZOO_URL``     a mirror of CompressAI's model zoo
+``NIC_JPEGAI_DIR``  a folder with the networks of JPEG AI's verification model 3.3 (see :mod:`nic_helpers.jpegai`)
 ``NIC_SWEEP_HOURS`` how long notebooks 08 and 09 may compute rows of their studies (default: until all are there)
 ``NIC_KEEP_MEMORY`` ``0``: give memory back to the system after each step (see :mod:`nic_helpers.memory`)
 ``NIC_DEVICE``      ``cpu``, ``cuda``, ``cuda:1`` … (default: the first GPU if there is one)
@@ -42,6 +43,12 @@ def program_sha256(rows_only: bool = False) -> str:
 def data_dir() -> Path:
     """The folder that holds ``checkpoints/``, ``results/`` and downloads."""
     return Path(os.environ.get("NIC_DATA_DIR") or PROJECT / "data")
+
+
+def jpegai_dir() -> Path | None:
+    """``NIC_JPEGAI_DIR``, the folder of JPEG AI's networks; None where it is not set."""
+    folder = os.environ.get("NIC_JPEGAI_DIR")
+    return Path(folder) if folder else None
 
 
 def get_device(device: str | torch.device | None = None) -> torch.device:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from nic_helpers import runner
+from nic_helpers import runner, settings
 from nic_helpers.runner import Job, State
 
 
@@ -142,6 +143,10 @@ def test_relative_folders_mean_where_the_command_was_given(course, tmp_path, mon
     write(folder / "00_one.ipynb", notebook("import os; print('kodak', os.environ['NIC_KODAK_DIR'])"))
     assert run("--only", "00") == 0
     assert f"kodak {tmp_path / 'some' / 'kodak'}" in output(build, "00_one")
+
+
+def test_every_folder_among_the_settings_may_be_relative():
+    assert set(re.findall(r"``(NIC_\w+_DIR)``", settings.__doc__)) <= set(runner.FOLDERS)
 
 
 def test_a_damaged_state_file_is_no_obstacle(course):
