@@ -292,17 +292,26 @@ def codec_names() -> list[str]:
     return [*ARCHITECTURES, *CLASSICAL]
 
 
-def load_codec(name: str, quality: int | None = None, weights: str | Path = "bundled", device=None):
+def load_codec(name: str, quality: int | None = None, weights: str | Path = "bundled", device=None, *,
+               lmbda: float | None = None, metric: str | None = None):  # fmt: skip
     """A codec by name.
 
     ``quality``: CompressAI's number (1 lowest) for neural codecs; the native scale for classical ones. ``weights``:
     "bundled" (in this repository), "random-start" (there too: counterparts that began from random weights), "zoo"
     (CompressAI's, downloaded once) or the path of a file. ``device``: default
-    the first GPU, else the CPU. Raises ValueError naming what there is for an unknown name, quality or weights.
+    the first GPU, else the CPU. ``lmbda``, ``metric``: the loss that a file's weights were trained for, where the file does not say
+    so itself: λ of R + λ·255²·MSE, and "mse" or "ms-ssim" (see :func:`nic_helpers.weights.load_weights`). Raises ValueError naming
+    what there is for an unknown name, quality or weights.
     """
     from nic_helpers.classical import CLASSICAL, ClassicalCodec
 
+    if not isinstance(name, str):
+        raise TypeError(
+            f"load_codec takes a codec's name, got {type(name).__name__}: there are {', '.join(codec_names())}"
+        )
     if name in CLASSICAL:
+        if lmbda is not None or metric is not None:
+            raise ValueError(f"{name} was not trained: leave lmbda and metric out")
         return ClassicalCodec(name, quality)
     if name not in ARCHITECTURES:
         raise ValueError(f"unknown codec {name!r}: there are {', '.join(codec_names())}")
@@ -311,4 +320,5 @@ def load_codec(name: str, quality: int | None = None, weights: str | Path = "bun
     if quality is None:
         have = available_qualities(name, str(weights))
         raise ValueError(f"{name} needs a quality: one of {', '.join(map(str, have))}")
-    return NeuralCodec(name, quality, load_weights(name, quality, weights), get_device(device))
+    found = load_weights(name, quality, weights, lmbda=lmbda, metric=metric)
+    return NeuralCodec(name, quality, found, get_device(device))

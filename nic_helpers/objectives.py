@@ -158,7 +158,10 @@ class Joint:
     def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
         """The values' function, in bits per pixel; ValueError for a codec without λ."""
         if not math.isfinite(_lmbda(codec)):
-            raise ValueError(f"{codec.name} has no λ to weigh rate and distortion by: use Rate() or Distortion()")
+            raise ValueError(
+                f"{codec.name} has no λ to weigh rate and distortion by: use Rate() or Distortion(), or "
+                "give a file's λ with load_codec(…, lmbda=…)"
+            )
 
         def value(x_adv: Tensor, rows=slice(None)) -> Tensor:
             if self.b == 0:
