@@ -35,6 +35,7 @@ from nic_helpers.images import ImageSet, pixels_sha256
 from nic_helpers.memory import forget_peak, keep_recent, peak_mib
 from nic_helpers.metrics import before_after
 from nic_helpers.models import ARCHITECTURES
+from nic_helpers.objectives import check_objective
 from nic_helpers.settings import get_device, program_sha256
 from nic_helpers.weights import expected_sha256
 
@@ -140,6 +141,15 @@ class Grid:
             raise ValueError("a grid needs at least one codec")
         if self.shard < 1 or self.every < 1:
             raise ValueError(f"shard and every must be at least 1 image, got {self.shard} and {self.every}")
+        for name, contestant in self.attacks.items():
+            if not isinstance(_attack(contestant), Attack):
+                raise TypeError(
+                    f"{name!r} is no attack but {_attack(contestant)!r}: give one with its settings, such as attacks.PGD(eps)"
+                )
+        own = [c.objective for c in self.attacks.values() if isinstance(c, Contestant)]
+        for objective in (*own, *self.objectives.values()):
+            if objective is not None:
+                check_objective(objective)
         for eps in self.budgets:
             for contestant in self.attacks.values():
                 _attack(contestant).with_(eps=eps)  # which refuses impossible ones now, not in the night

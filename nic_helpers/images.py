@@ -325,12 +325,6 @@ class ImageSet(Mapping[str, Tensor]):
     def __len__(self) -> int:
         return len(self._read)
 
-    def count(self, n: int) -> str:
-        """So many images of this set, in words for a caption."""
-        images = f"image{'s' * (n != 1)}"
-        own = {"bundled": f"bundled {images}", "kodak": f"Kodak {images}"}.get(self.source)
-        return f"{n} {own or f'{images} of {Path(self.source).resolve().name}'}"
-
     def read(self, most: int | None = None, on_error: str = "skip") -> dict[str, Tensor]:
         """The images, or the first ``most`` of them. ``on_error``, of a folder's: "skip" leaves out a file that cannot be read, with
         a warning that names it; "raise" stops there."""
@@ -349,6 +343,13 @@ class ImageSet(Mapping[str, Tensor]):
         if not images:
             raise FileNotFoundError(f"no readable image in {self.source}: each of its {len(self)} files is damaged")
         return images
+
+
+def in_words(source: str | Path, n: int) -> str:
+    """n images of a source, in words for a caption: a folder of one's own is called by its name."""
+    images = f"image{'s' * (n != 1)}"
+    known = {"bundled": f"bundled {images}", "kodak": f"Kodak {images}"}.get(source)
+    return f"{n} {known or f'{images} of {Path(source).resolve().name}'}"
 
 
 def load_named_images(

@@ -74,6 +74,16 @@ def test_impossible_grids_are_refused_at_once(changes, says):
         small(**changes)
 
 
+@pytest.mark.parametrize("changes, says", [
+    ({"attacks": {"PGD": attacks.PGD}}, "'PGD' is no attack"), ({"attacks": {"PGD": "PGD"}}, "'PGD' is no attack"),
+    ({"objectives": {"rate": "rate"}}, "no objective"), ({"objectives": {"rate": Rate}}, "Rate is a class"),
+    ({"attacks": {"PGD": Contestant(attacks.PGD(EPS), "rate")}}, "no objective"),
+])  # fmt: skip
+def test_what_is_no_attack_or_objective_is_refused_at_once(changes, says):
+    with pytest.raises(TypeError, match=says):
+        small(**changes)
+
+
 def test_a_unit_s_rows_say_what_was_done_and_by_what():
     (unit,) = small(attacks={"PGD": attacks.PGD(EPS, steps=3)}).units()
     rows = run_unit(unit)
