@@ -114,7 +114,7 @@ def test_a_failing_cell_stops_the_run_and_resume_goes_on(course, capsys):
 
 
 def test_a_folder_of_images_is_the_one_where_the_command_was_given(course, tmp_path, monkeypatch, capsys):
-    folder, build, run = course
+    folder, _, run = course
     write(folder / "00_one.ipynb", notebook("1", parameters="profile = 'quick'\nimages = None  # the profile's"))
     monkeypatch.chdir(tmp_path)
     assert run("--dry-run", "-p", "images", "2024") == 2
