@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from nic_helpers.budgets import BUDGETS, L2rms, Linf
-from nic_helpers.codecs import SMALLEST_SIDE, Images
-from nic_helpers.images import check_images, to_8bit, to_uint8
+from nic_helpers.codecs import SMALLEST_SIDE, Images, check_codec
+from nic_helpers.images import as_images, to_8bit, to_uint8
 from nic_helpers.metrics import achieved
-from nic_helpers.objectives import Distortion, Together
+from nic_helpers.objectives import Distortion, Together, check_objective
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 SURROGATES = ("identity", "ste", "noise")  # those with a gradient, which surrogate="all" tries in turn
@@ -333,16 +333,18 @@ class Attack:
         the clean reconstruction. Raises TypeError for a codec that has no gradient where the attack needs one, ValueError
         for images that are none, and for an objective that the codec cannot have. Warns of images that stay as they were.
         """
-        several = isinstance(codec, Sequence)
+        several = isinstance(codec, Sequence) and not isinstance(codec, str)
         for c in codec if several else [codec]:
+            check_codec(c)
             if self.needs_gradient and not c.differentiable:
                 c(x)  # which says what to do
         if several and not codec:
             raise ValueError("an empty list of codecs: give at least one")
-        objective = objective or self._default_objective()
+        objective = self._default_objective() if objective is None else objective
+        check_objective(objective)
         if several and not isinstance(objective, Together):
             objective = Together(objective)
-        check_images(x, SMALLEST_SIDE)
+        x = as_images(x, SMALLEST_SIDE)
         if not isinstance(x, Tensor):
             return _joined([self._in_batches(codec, image[None], objective) for image in x], stack=False)
         return self._in_batches(codec, x, objective)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from nic_helpers import bitstream
 from nic_helpers.entropy import EntropyCoder
-from nic_helpers.images import check_images
+from nic_helpers.images import as_images, check_images
 from nic_helpers.memory import keep_freed_memory
 from nic_helpers.models import ARCHITECTURES, QUANTISERS, Walk, medians, walk
 from nic_helpers.settings import get_device
@@ -57,7 +57,7 @@ def by_size(method):
     def wrapped(self, x: Images, *args, **kwargs):
         if isinstance(x, Tensor):
             return method(self, x, *args, **kwargs)
-        return [method(self, image[None], *args, **kwargs)[0] for image in x]
+        return [method(self, image[None], *args, **kwargs)[0] for image in as_images(x)]
 
     wrapped.__doc__, wrapped.__name__ = method.__doc__, method.__name__
     return wrapped
@@ -71,6 +71,22 @@ def real_bpp(streams: Sequence[bytes], x: Images) -> list[float]:
 def stack(images: list[Tensor]) -> Images:
     """A list of [3, H, W]: one tensor if all sizes agree, else the list."""
     return torch.stack(images) if len({im.shape for im in images}) == 1 else images
+
+
+def check_codec(codec) -> None:
+    """A TypeError that says how to get a codec, unless ``codec`` is one."""
+    if hasattr(codec, "differentiable") and not isinstance(codec, type):
+        return
+    if isinstance(codec, str):
+        raise TypeError(f"{codec!r} is a text, not a codec: load_codec(name, quality) makes one")
+    if isinstance(codec, type):
+        raise TypeError(f"{codec.__name__} is a class, not a codec: make one of it first")
+    if isinstance(codec, Tensor):
+        raise TypeError(f"a tensor {tuple(codec.shape)} is no codec: the codec comes first, then its images")
+    if isinstance(codec, nn.Module):
+        raise TypeError(f"{type(codec).__name__} is a torch module, not a codec: save a CompressAI model's weights with torch.save("
+                        "model.state_dict(), path) and load them with load_codec(name, quality, path)")  # fmt: skip
+    raise TypeError(f"{type(codec).__name__} is no codec: load_codec(name, quality) makes one")
 
 
 class NeuralCodec:
@@ -165,7 +181,7 @@ class NeuralCodec:
         ``rate=False`` leaves ``bits`` empty and computes only what the reconstruction needs.
         """
         if not isinstance(x, Tensor):
-            return [self(image[None], surrogate, rate) for image in x]
+            return [self(image[None], surrogate, rate) for image in as_images(x)]
         w = self.walk(x, surrogate, rate=rate)
         x_hat = w.x_hat[..., : x.size(2), : x.size(3)].clamp(0, 1)
         bits = {k: v.to(x.device) for k, v in w.bits().items()} if rate else {}
@@ -194,12 +210,12 @@ class NeuralCodec:
         """Encode for real and return the bitstreams with the encoder's own reconstruction (equal to decoding them)."""
         if isinstance(x, Tensor):
             return self._roundtrip(x, encode=True)
-        parts = [self._roundtrip(image[None], encode=True) for image in x]
+        parts = [self._roundtrip(image[None], encode=True) for image in as_images(x)]
         return Coded([p.streams[0] for p in parts], [p.x_hat[0] for p in parts])
 
     def encode(self, x: Images) -> list[bytes]:
         """One bitstream per image."""
-        images = x if isinstance(x, Tensor) else list(x)
+        images = as_images(x)
         if isinstance(images, Tensor):
             return self._roundtrip(images, encode=True, synthesis=False).streams
         return [self._roundtrip(image[None], encode=True, synthesis=False).streams[0] for image in images]
@@ -293,21 +309,32 @@ def codec_names() -> list[str]:
     return [*ARCHITECTURES, *CLASSICAL, *NAMES]
 
 
-def load_codec(name: str, quality: float | None = None, weights: str | Path = "bundled", device=None):
+def load_codec(name: str, quality: float | None = None, weights: str | Path = "bundled", device=None, *,
+               lmbda: float | None = None, metric: str | None = None):  # fmt: skip
     """A codec by name.
 
     ``quality``: CompressAI's number (1 lowest) for neural codecs; the native scale for classical ones; the quantiser's step
     for JPEG AI's (``jpegai.py``), whose networks are read from ``NIC_JPEGAI_DIR``. ``weights``:
     "bundled" (in this repository), "random-start" (there too: counterparts that began from random weights), "zoo"
     (CompressAI's, downloaded once) or the path of a file. ``device``: default
-    the first GPU, else the CPU. Raises ValueError naming what there is for an unknown name, quality or weights.
+    the first GPU, else the CPU. ``lmbda``, ``metric``: the loss that a file's weights were trained for, where the file does not say
+    so itself: λ of R + λ·255²·MSE, and "mse" or "ms-ssim" (see :func:`nic_helpers.weights.load_weights`). Raises ValueError naming
+    what there is for an unknown name, quality or weights.
     """
     from nic_helpers.classical import CLASSICAL, ClassicalCodec
     from nic_helpers.jpegai import NAMES, JpegAI
 
+    if not isinstance(name, str):
+        raise TypeError(
+            f"load_codec takes a codec's name, got {type(name).__name__}: there are {', '.join(codec_names())}"
+        )
     if name in CLASSICAL:
+        if lmbda is not None or metric is not None:
+            raise ValueError(f"{name} was not trained: leave lmbda and metric out")
         return ClassicalCodec(name, quality)
     if name in NAMES:
+        if lmbda is not None or metric is not None:
+            raise ValueError(f"what {name} was trained for is not in its files: leave lmbda and metric out")
         return JpegAI(quality, device, luma_only=NAMES[name])
     if name not in ARCHITECTURES:
         raise ValueError(f"unknown codec {name!r}: there are {', '.join(codec_names())}")
@@ -316,4 +343,5 @@ def load_codec(name: str, quality: float | None = None, weights: str | Path = "b
     if quality is None:
         have = available_qualities(name, str(weights))
         raise ValueError(f"{name} needs a quality: one of {', '.join(map(str, have))}")
-    return NeuralCodec(name, quality, load_weights(name, quality, weights), get_device(device))
+    found = load_weights(name, quality, weights, lmbda=lmbda, metric=metric)
+    return NeuralCodec(name, quality, found, get_device(device))

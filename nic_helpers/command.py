@@ -9,6 +9,7 @@ Every table, and every attack that needs no gradient, takes it like any other co
 from __future__ import annotations
 
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -167,7 +168,12 @@ class CommandCodec(FileCodec):
         height, width = size
         names = {"source": "source.png", "stream": f"stream.{self._suffix}", "picture": "picture.png",
                  "quality": f"{self.quality:g}", "height": height, "width": width}  # fmt: skip
-        run_command([word.format(**names) for word in self._commands[which]], folder, self.timeout)
+        run_command([_filled(word, names) for word in self._commands[which]], folder, self.timeout)
+
+
+def _filled(word: str, names: dict) -> str:
+    """A command's word with what its {placeholders} stand for; other braces are the program's own."""
+    return re.sub(r"\{(\w+)\}", lambda m: str(names.get(m[1], m[0])), word)
 
 
 def run_command(command: Sequence[str], folder: str | Path, timeout: float) -> None:

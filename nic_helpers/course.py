@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nic_helpers import __version__, plotting
 from nic_helpers.exercises import check
-from nic_helpers.images import centre_crop, load_named_images
+from nic_helpers.images import ImageSet, in_words
 from nic_helpers.settings import PROJECT, get_device
 
 __all__ = ["PROFILES", "Run", "begin", "check", "check_environment"]
@@ -85,8 +85,7 @@ class Run:
         """What a figure of this run is based on, for its caption."""
         sides = {f"{v.shape[2]}×{v.shape[1]}" for v in self.images.values()}
         size = sides.pop() if len(sides) == 1 else "various sizes"
-        count = f"{len(self.images)} {'bundled' if self.source == 'bundled' else 'Kodak'} image{'s'[: len(self.images) != 1]}"
-        return f"{count}, {size}; {self.profile.weights} weights; profile {self.profile_name}"
+        return f"{in_words(self.source, len(self.images))}, {size}; {self.profile.weights} weights; profile {self.profile_name}"
 
     def save(self, figure, name: str) -> None:
         """Write a figure as PNG and PDF into the run's figures folder, as ``NN_name``."""
@@ -112,25 +111,24 @@ class Run:
 
 
 def begin(notebook: str, profile: str = "quick", seed: int = 0, whole: bool = False, lossless_only: bool = False,
-          limit: int | None = None, source: str | None = None) -> Run:  # fmt: skip
+          limit: int | None = None, source: str | Path | None = None) -> Run:  # fmt: skip
     """Resolve a profile, load its images, set the figures' theme, and print what was resolved.
 
     ``whole``: whole images even where the profile crops; ``lossless_only``: no image that is stored as JPEG (for
-    rate–distortion plots); ``limit``: at most so many images; ``source``: another image set than the profile's.
+    rate–distortion plots); ``limit``: at most so many images; ``source``: another image set than the profile's: "bundled",
+    "kodak", or a folder of your own.
     """
     if profile not in PROFILES:
         raise ValueError(f"unknown profile {profile!r}: there are {', '.join(PROFILES)}")
     chosen, device = PROFILES[profile], get_device()
     plotting.set_theme()
     source = source or chosen.images
-    images = load_named_images(source, lossless_only=lossless_only)
-    example = load_named_images("bundled")[EXAMPLE]
+    crop = None if whole else chosen.crop
+    images = ImageSet(source, crop=crop, lossless_only=lossless_only)
+    example = ImageSet("bundled", crop=crop)[EXAMPLE]
     most = min(n for n in (limit, chosen.limit, len(images)) if n is not None)
-    if chosen.crop and not whole:
-        images = {k: centre_crop(v, chosen.crop) for k, v in images.items()}
-        example = centre_crop(example, chosen.crop)
-    run = Run(notebook, profile, chosen, seed, device, dict(list(images.items())[:most]), source, example[None])
-    print(f"profile  {profile}: {chosen.says}")
+    run = Run(notebook, profile, chosen, seed, device, images.read(most), source, example[None])
+    print(f"profile  {profile}: {chosen.says}" + ("; here other images" if source != chosen.images else ""))
     print(f"images   {run.caption.split(';')[0]}: {', '.join(n.removesuffix('.png') for n in run.names)}")
     print(f"weights  {chosen.weights}    seed  {seed}")
     gpu = (

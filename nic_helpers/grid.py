@@ -31,14 +31,16 @@ from nic_helpers import __version__
 from nic_helpers.attacks import Attack
 from nic_helpers.classical import CLASSICAL
 from nic_helpers.codecs import Coded, load_codec
-from nic_helpers.images import centre_crop, load_named_images, to_uint8
-from nic_helpers.memory import forget_peak, peak_mib
+from nic_helpers.images import ImageSet, pixels_sha256
+from nic_helpers.memory import forget_peak, keep_recent, peak_mib
 from nic_helpers.metrics import before_after
 from nic_helpers.models import ARCHITECTURES
+from nic_helpers.objectives import check_objective
 from nic_helpers.settings import get_device, program_sha256
 from nic_helpers.weights import expected_sha256
 
 SAME = 1e-4  # between a decoded image and the encoder's: a batch's last digits differ from an image's; a level is 4e-3
+KEPT = 2**28  # bytes of images, and as many of their reconstructions, that a worker keeps for its next unit
 CodecAt = tuple[str, float]  # a codec's name and quality
 #: What an attack's settings do is part of what a row is: raised where the same settings come to mean another attack, so that rows
 #: of before never count as done. 2: the gradient stops at the output clamp.
@@ -139,15 +141,23 @@ class Grid:
             raise ValueError("a grid needs at least one codec")
         if self.shard < 1 or self.every < 1:
             raise ValueError(f"shard and every must be at least 1 image, got {self.shard} and {self.every}")
+        for name, contestant in self.attacks.items():
+            if not isinstance(_attack(contestant), Attack):
+                raise TypeError(
+                    f"{name!r} is no attack but {_attack(contestant)!r}: give one with its settings, such as attacks.PGD(eps)"
+                )
+        own = [c.objective for c in self.attacks.values() if isinstance(c, Contestant)]
+        for objective in (*own, *self.objectives.values()):
+            if objective is not None:
+                check_objective(objective)
         for eps in self.budgets:
             for contestant in self.attacks.values():
                 _attack(contestant).with_(eps=eps)  # which refuses impossible ones now, not in the night
 
     def units(self) -> list[Unit]:
         """All units, in the grid's order: codec by codec, so that a worker loads each once."""
-        images = images_of(self.images, self.crop)
-        names = list(images)[self.first :: self.every][: self.limit]
-        digests = {n: _digest(images[n]) for n in names}
+        names = list(images_of(self.images, self.crop))[self.first :: self.every][: self.limit]
+        digests = {n: _digest(self.images, self.crop, n) for n in names}
         shards = [tuple(names[k : k + self.shard]) for k in range(0, len(names), self.shard)]
         targets = tuple((n, q) for n, qualities in (self.targets or {}).items() for q in qualities)
         units = []
@@ -205,13 +215,19 @@ def _said(part) -> str:
 
 
 @functools.lru_cache(maxsize=4)
-def images_of(source: str, crop: int | None) -> dict[str, Tensor]:
-    images = load_named_images(source)
-    return {n: centre_crop(x, crop) for n, x in images.items()} if crop else images
+def images_of(source: str, crop: int | None) -> Mapping[str, Tensor]:
+    """A grid's images by name: read, and cropped, where one is asked for."""
+    return ImageSet(source, crop=crop)
 
 
-def _digest(image: Tensor) -> str:
-    return hashlib.sha256(to_uint8(image).tobytes()).hexdigest()
+@functools.lru_cache(maxsize=4096)
+def _digest(source: str, crop: int | None, name: str) -> str:
+    return pixels_sha256(images_of(source, crop)[name])
+
+
+@keep_recent(KEPT)
+def _image(source: str, crop: int | None, name: str) -> Tensor:
+    return images_of(source, crop)[name]
 
 
 def _weights_sha256(name: str, quality: float, weights: str) -> str:
@@ -227,8 +243,9 @@ def _fingerprint(weights: str, codecs: Sequence[CodecAt]) -> str:
 def _check_inputs(unit: Unit) -> None:
     """Refuse to do a unit with other weights or pixels than it was planned with: its rows would stand under its key."""
     expected = [_weights_sha256(n, q, unit.weights) for n, q in (*unit.attacked, *unit.measured)]
-    images = images_of(unit.source, unit.crop)
-    here = "".join(expected) + "".join(_digest(images[n]) if n in images else "?" for n in unit.images)
+    known = images_of(unit.source, unit.crop)
+    images = [_image(unit.source, unit.crop, n) for n in unit.images if n in known]
+    here = "".join(expected) + "".join(map(pixels_sha256, images))
     bundled = {
         (n, q): e for (n, q), e in zip((*unit.attacked, *unit.measured), expected, strict=True) if n in ARCHITECTURES
     }
@@ -269,7 +286,7 @@ def codec_at(name: str, quality: float, weights: str):
     return load_codec(name, quality)
 
 
-@functools.lru_cache(maxsize=64)
+@keep_recent(KEPT)
 def _clean(
     name: str, quality: float, weights: str, defend, source: str, crop: int | None, images: tuple[str, ...]
 ) -> Coded:
@@ -279,7 +296,7 @@ def _clean(
 
 
 def _batch(source: str, crop: int | None, images: tuple[str, ...]) -> Tensor | list[Tensor]:
-    chosen = [images_of(source, crop)[n] for n in images]
+    chosen = [_image(source, crop, n) for n in images]
     return torch.stack(chosen) if len({x.shape for x in chosen}) == 1 else chosen
 
 
@@ -335,7 +352,7 @@ def _run_unit(unit: Unit) -> pd.DataFrame:
     return rows.assign(
         attacked=unit.label, attack=unit.name, objective=unit.objective_name, defence=unit.defence,
         eps_255=round(255 * attack.eps, 6), norm=attack.norm, seed=attack.seed, settings=f"{attack!r} {unit.objective!r}",
-        x_adv_sha256=[_digest(image)[:12] for image in result.x_adv] * len(unit.measured),
+        x_adv_sha256=[pixels_sha256(image)[:12] for image in result.x_adv] * len(unit.measured),
         gradients=result.gradients, judged=result.judged, seconds=seconds, rss_mib=peak, device=str(device),
         versions=versions(), unit=unit.key,
         attacked_weights_sha256="+".join(_weights_sha256(n, q, unit.weights)[:12] for n, q in unit.attacked),

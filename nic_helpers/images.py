@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import io
 import math
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +20,10 @@ from torch import Tensor
 
 from nic_helpers.settings import data_dir
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".gif"}
+#: Pillow knows these by their first bytes and has no pixels of them, or only through another program.
+_NO_PIXELS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+#: What lies beside images and is no image: left out without a word.
+_BESIDE = {".csv", ".db", ".html", ".ini", ".json", ".log", ".md", ".txt", ".tsv", ".xml", ".xmp", ".yaml", ".yml"}
 
 #: Bundled set: (file among scikit-image's installed data, top, left) of a 256×256 crop. The last one is stored as
 #: JPEG, so it stays out of rate–distortion plots: JPEG would be asked to code its own artefacts.
@@ -32,31 +38,31 @@ BUNDLED = {
 BUNDLED_SIZE = 256
 
 KODAK_URL = "https://r0k.us/graphics/kodak/kodak/"
-KODAK_SHA256 = (
-    "a56e27cbf5f843c048b6af1d6e090760e9c92fadba88b7dee0205918a37523bd",
-    "4f4b74a79237e311d72cad958237b5f7088d8bce1c82305ebefe1a70e3022dfd",
-    "e25ca1ff2f0c0cb5fdfd5f9b0a0bb21ac4c3de3c84a67f35b09a85d3306249db",
-    "e3b946107c5d3441c022f678d0c3caf1e224d81b1604ba840a4f88e562de61aa",
-    "10349e963c5c813d327852f82c1795fa4148d69fedffc4c589bee458e3ac3d53",
-    "363510303b715d4cbc384e1ce227e466b613a09e1b71ae985882bf8e7fbd9b18",
-    "b77d3f006f42414bb242222e0482e750c0fb9e5ee8d4bed2f6f11c5605fe54a4",
-    "ba23983c76b4832ee0e8af0592664756841a16779acd69f792e268fb6d13d6e7",
-    "6a4361c2fc194feb4edaa9f9a4a0620fb9943e460ac7fdf037fb0f6dd6607a7d",
-    "9dfb70f5867c29ff9ed6313683f19b3d867849e40fbc0c4c54a4a89df341cf23",
-    "7936814b58b5387fce2e4e2488b4ec830dadd95fa9520f358ddb30990b50f2b6",
-    "d78c37c2f04f23761ed2367dd77e2db584ddd4c3950833fecf89f199a8126980",
-    "bc34a3ce58dea09dce1704c997171602de90cb34d0c8503a988b77f473d39b08",
-    "55a94550ff18f3246c4074fd32b77b0c74447c26b6ad274d564d999c0450ba6e",
-    "7538cbb80cb9103606c48b806eae57d56c885c7f90b9b3be70a41160f9cbb683",
-    "a89c7268ccd4718ba424a99fc4643c572cf692ca6eae887185ceb4e9f11d2e54",
-    "37afcc89fbdcb76d9518e04b2fc011027e2f4cd14b3b2f83cefd721641a47c5b",
-    "1a9258c365988961d87a0598725b609139c303ad48a5aad6c503c3b1a87849aa",
-    "b7450b264b1b0a411390d8931b112c27905a992520fc90569dc4b920aa32bbdc",
-    "3b46c71e3b92a563820ba32936be8330c586c41f938efd94be938386aae4328a",
-    "ac958597c82073f6bb65129c68f72b651db5b9efd82e11547d07350214bc268b",
-    "1cee58eb1f2d9c7ebb254d208a03c783ce6cf2c4d8c2cf45e235dd23b4ce1b29",
-    "e3111a2fd4da24af15d6459ef9eacfe54106b38e27b4a21821b75c3f5d2d5baf",
-    "1071c68372cc5a01435c2c225a5cf7d4bb803846ec08bb6b3d6721b156d7cb96",
+KODAK_SHA256 = (  # of the pixels, as :func:`pixels_sha256` has them: files differ from mirror to mirror
+    "a00210743353594464ac67e680a41710f484444ca5f9dfddeb570de25c428273",
+    "ae5a495df4ec40e0941265440ccf98973915b4190ab803e37a23ca93dd43a07e",
+    "234e61f585503f2a44400f5561131e8a512ef2c15328cd83d5cdbf10e2616cf2",
+    "e88e788fca00e6c723bb66ff45edb8cb56091ee284dcb73e3909834f2c96eeb6",
+    "ed3d1ee770909d3b27903b52ce19ee59a9bf24621a7bf1fb57b90677da880cb6",
+    "7f45158999fa297d1cfbd292b3e2f3f5b27770701c3473155c211c3f512cc97f",
+    "4e3664bf6fe865b49f15f7b554efa7dbecaf73ae0e8699f2e307bf07849f1264",
+    "889c3740e4ed54ca53d11ae735a44d15fa24fe312b3bd1609a80618a4092c208",
+    "f8453140e63a42301a6dbebb849a3cc40d34e4e59580eb1f372f7f5460df0dbe",
+    "fabe11b5c4f028394e093a5b5907e5fabc8072da0d5334fb3a38547a7e1be842",
+    "ab4dd9bf8431e717d33892b3ba03c63bfea3c7fa72c2610010de7df3c194c075",
+    "f412db2168e599949aac26bd3264f111b23a684f30a21cfd320e9e95bc69bbae",
+    "875703d56fb9396f478b5d7d3b18e2b77c17147a685c6dc2567e1c574aaf01e3",
+    "2bd5029ee75ac1697542e5b05624e8afe186e3250abd7513d6a806b52084c2f0",
+    "b5353e7511277009922ecbdebfc6418fec53aa1b2a08d44fc957a7540825697b",
+    "ed21745fd32fce95cc2c6af7fc52b1b15e590c7a14ab18ab34bd65ecaf955ac7",
+    "566bc866664e9b06dc86e2654051b454844efe17322dbf7e24156d8243f1943e",
+    "3475af71066f3ca8206eb12cfc989ebe9c6e44820a96604e88ae018606e1f7bd",
+    "7956408ef24222d37ac53f579bd24d5b2c3557b16c657e8b71c1b6ae9f18de1b",
+    "666ce8f2db5566a123bb081e70618f6f4c4253df960f3b41bb9dcc3dd134f3cf",
+    "2d6902daf7c4486b7c8c04d834091841a2b38c8f0c81cd7a963a6510b34a2a6a",
+    "f430842120c108b67725ada96b8b7b2a914f6a0915eacd5595064c6c1a5d70a0",
+    "81992a83592267e69125666f3e3e04c1819529b4c4c1e55fde0a6a741bac4219",
+    "e3e3ccc3e795b82a3da66934409dfe98ce0f5aadc6d7767543c506453599bb98",
 )
 KODAK = {f"kodim{i:02d}.png": digest for i, digest in enumerate(KODAK_SHA256, 1)}
 
@@ -76,7 +82,8 @@ def from_pil(image: Image.Image) -> Tensor:
     """A Pillow image of any mode -> float tensor [3, H, W] on the 8-bit grid.
 
     The EXIF orientation is applied; greyscale is repeated; palettes are expanded; 16-bit grey is scaled (not clipped)
-    to 8 bits; transparency is laid over white; CMYK is converted with Pillow's plain formula.
+    to 8 bits (of 16-bit colour Pillow gives the upper byte); transparency is laid over white; CMYK is converted with
+    Pillow's plain formula; of an animation the picture it stands at is taken, which is its first.
     """
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
@@ -85,7 +92,12 @@ def from_pil(image: Image.Image) -> Tensor:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     array = np.array(image.convert("RGB"))
-    return torch.from_numpy(array).permute(2, 0, 1).contiguous().float() / 255
+    return torch.from_numpy(array).permute(2, 0, 1).contiguous().float().div_(255)
+
+
+def pixels_sha256(x: Tensor) -> str:
+    """SHA-256 of an image's [3, H, W] 8-bit samples in the order [H, W, 3]: the same for every file that holds these pixels."""
+    return hashlib.sha256(to_uint8(x).tobytes()).hexdigest()
 
 
 def _to_8bit_grey(image: Image.Image) -> Image.Image:
@@ -104,20 +116,25 @@ def to_pil(x: Tensor) -> Image.Image:
 
 
 def check_images(x: Tensor | Iterable[Tensor], smallest: int = 1) -> None:
-    """Raise a ValueError that names the problem unless x is [B, 3, H, W] (or a list of [3, H, W]) in [0, 1]."""
-    if not isinstance(x, Tensor):
-        x = list(x)
+    """Raise an error that names the problem unless x is [B, 3, H, W] (or a list of [3, H, W]) in [0, 1].
+
+    TypeError, saying how to make images of it, for what is neither tensor nor list; else ValueError.
+    """
+    if isinstance(x, (list, tuple)):
         if not x:
             raise ValueError("an empty list of images: give at least one [3, H, W] tensor")
-        for image in x:
+        for k, image in enumerate(x):
             if not isinstance(image, Tensor) or image.dim() != 3:
-                shape = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-                raise ValueError(f"each image of a list must be a tensor [3, H, W], got {shape}")
-            check_images(image[None], smallest)
+                raise ValueError(f"each image of a list must be a tensor [3, H, W], got {_instead(image)}")
+            try:
+                check_images(image[None], smallest)
+            except ValueError as error:
+                raise ValueError(f"image {k} of the list: {error}") from None
         return
+    if not isinstance(x, Tensor):
+        raise TypeError(f"images must be a tensor [B, 3, H, W] or a list of [3, H, W], got {_instead(x)}")
     if x.dim() != 4 or x.size(1) != 3:
-        hint = "; add a batch dimension with x[None]" if x.dim() == 3 else ""
-        raise ValueError(f"images must be a tensor [B, 3, H, W], got {tuple(x.shape)}{hint}")
+        raise ValueError(f"images must be a tensor [B, 3, H, W], got {_instead(x)}")
     if x.size(0) == 0:
         raise ValueError("an empty batch of images: give at least one")
     if not x.is_floating_point():
@@ -128,15 +145,61 @@ def check_images(x: Tensor | Iterable[Tensor], smallest: int = 1) -> None:
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("images contain NaN or infinite values")
     if low < 0 or high > 1:
-        raise ValueError(f"images must lie in [0, 1], got [{low:.4g}, {high:.4g}]: divide by 255, or clamp")
+        rounding = low > -0.01 and high < 1.01
+        what = "a little outside: x.clamp(0, 1) takes them back" if rounding else "divide by 255, or clamp"
+        raise ValueError(f"images must lie in [0, 1], got [{low:.8g}, {high:.8g}]: {what}")
+
+
+def as_images(x: Tensor | Iterable[Tensor], smallest: int = 1) -> Tensor | list[Tensor]:
+    """x as one tensor [B, 3, H, W] or a list of [3, H, W] (also of what a generator yields), after :func:`check_images`."""
+    x = list(x) if isinstance(x, (Iterator, tuple)) else x
+    check_images(x, smallest)
+    return x
+
+
+def _instead(x) -> str:
+    """What was given where images were wanted, and how to make some of it."""
+    what, hint = type(x).__name__, ""
+    if isinstance(x, Tensor):
+        match what := tuple(x.shape):
+            case (3, _, _):
+                hint = "add a batch dimension with x[None]"
+            case (_, _, 3):
+                hint = "the channels come first: x.permute(2, 0, 1)"
+            case (_, 3, _, _):
+                hint = "a list holds images without the batch dimension: x[0]"
+            case (_, _, _, 3):
+                hint = "the channels come first: x.permute(0, 3, 1, 2)"
+            case (_, 1, _, _):
+                hint = "grey is repeated with x.expand(-1, 3, -1, -1)"
+            case (_, 4, _, _):
+                hint = "x[:, :3] leaves the alpha channel out"
+    elif isinstance(x, np.ndarray):
+        what = f"a numpy array {x.shape} of {x.dtype}"
+        hint = (
+            "torch.from_numpy(array).permute(2, 0, 1)[None] makes [1, 3, H, W] of [H, W, 3]; divide 8-bit values by 255"
+        )
+    elif isinstance(x, (str, os.PathLike)):
+        hint = "load_images(…) reads a set, nic_helpers.images.load_image(path)[None] one file"
+    elif isinstance(x, Image.Image):
+        hint = "nic_helpers.images.from_pil(image)[None] makes a tensor of it"
+    elif isinstance(x, Mapping):
+        hint = "list(x.values()) has its images"
+    return f"{what}; {hint}" if hint else f"{what}"
 
 
 # ---------------------------------------------------------------------------------------------------------- files
 def load_image(path: str | Path) -> Tensor:
-    """One image file -> [3, H, W] in [0, 1]. A file that is no image, or a truncated one, raises OSError naming it."""
+    """One image file -> [3, H, W] in [0, 1]. A file that is no image, or a truncated one, raises OSError naming it.
+
+    Of a file with several pictures (animations, pages) the first is taken, with a warning.
+    """
     try:
         with Image.open(path) as image:
             image.load()
+            # what phones add (MPO) and layers (PSD) are no pictures of their own
+            if getattr(image, "is_animated", False) and image.format not in ("MPO", "PSD"):
+                warnings.warn(f"{path} holds {image.n_frames} pictures: the first is taken", stacklevel=2)
             return from_pil(image)
     except FileNotFoundError:
         raise
@@ -151,67 +214,142 @@ def png_bytes(x: Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def load_folder(folder: str | Path, on_error: str = "skip") -> dict[str, Tensor]:
-    """Every image of a folder, by file name and in name order.
-
-    ``on_error="skip"`` leaves out a file that cannot be read and warns with its name; ``"raise"`` stops there.
-    """
+def image_files(folder: str | Path) -> list[Path]:
+    """The files of a folder that Pillow can read, whatever their suffix, in name order; a warning names the others."""
     folder = Path(folder)
-    if on_error not in ("skip", "raise"):
-        raise ValueError(f"on_error must be 'skip' or 'raise', got {on_error!r}")
+    if folder.is_file():
+        raise NotADirectoryError(f"{folder} is a file where a folder of images is wanted: nic_helpers.images.load_image(path) "
+                                 "reads one image")  # fmt: skip
     if not folder.is_dir():
-        raise FileNotFoundError(f"no such folder of images: {folder}")
-    images = {}
-    for path in sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES):
-        try:
-            images[path.name] = load_image(path)
-        except OSError as error:
-            if on_error == "raise":
-                raise
-            warnings.warn(f"{error}: skipped", stacklevel=2)
-    if not images:
-        raise FileNotFoundError(f"no readable image in {folder} (looked for {', '.join(sorted(SUFFIXES))})")
-    return images
+        raise FileNotFoundError(f"no such folder of images: {folder}. There are 'bundled', 'kodak', or a folder's path")
+    Image.init()  # all of Pillow's formats, and those of plug-ins that registered themselves
+    formats = sorted(set(Image.OPEN) - _NO_PIXELS)
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() not in _BESIDE and not p.name.startswith("."))
+    named = {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
+    found = [p for p in files if p.is_file() and (p.suffix.lower() in named or _opens(p, formats))]
+    others = sorted({p.name for p in files} - {p.name for p in found})
+    if not found:
+        there = f": it holds {_some(others)}" if others else ": it is empty"
+        raise FileNotFoundError(f"no readable image in {folder}{there}. Give a folder of image files that Pillow reads (PNG, JPEG, "
+                                "WebP, AVIF, TIFF …)")  # fmt: skip
+    if others:
+        warnings.warn(f"left out of {folder}, as Pillow cannot read them: {_some(others)}. Convert what is to be used to PNG",
+                      stacklevel=2)  # fmt: skip
+    return found
 
 
-def _bundled(lossless_only: bool) -> dict[str, Tensor]:
+def _some(names: list[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _opens(path: Path, formats: list[str]) -> bool:
+    try:
+        with Image.open(path, formats=formats):
+            return True
+    except Exception:  # Pillow's readers raise many kinds
+        return False
+
+
+def _bundled_image(file: str, top: int, left: int) -> Tensor:
     import skimage
 
-    folder = Path(skimage.__file__).parent / "data"
-    chosen = {k: v for k, v in BUNDLED.items() if not lossless_only or v[0].endswith(".png")}
-    return {
-        name: load_image(folder / file)[:, top : top + BUNDLED_SIZE, left : left + BUNDLED_SIZE].contiguous()
-        for name, (file, top, left) in chosen.items()
-    }
+    image = load_image(Path(skimage.__file__).parent / "data" / file)
+    return image[:, top : top + BUNDLED_SIZE, left : left + BUNDLED_SIZE].contiguous()
 
 
-def _kodak() -> dict[str, Tensor]:
+def _kodak() -> dict[str, Callable[[], Tensor]]:
     folder = os.environ.get("NIC_KODAK_DIR")
-    if folder:
-        missing = [name for name in KODAK if not (Path(folder) / name).is_file()]
-        if missing:
-            raise FileNotFoundError(f"NIC_KODAK_DIR={folder} lacks {', '.join(missing)}")
-        for name, digest in KODAK.items():
-            if pooch.file_hash(str(Path(folder) / name)) != digest:
-                raise ValueError(f"{Path(folder) / name} is not the well-known Kodak image (its SHA-256 differs)")
-        return {name: load_image(Path(folder) / name) for name in KODAK}
-    fetcher = pooch.create(
-        path=data_dir() / "kodak",
-        base_url=os.environ.get("NIC_KODAK_URL") or KODAK_URL,
-        registry={name: f"sha256:{digest}" for name, digest in KODAK.items()},
-    )
-    images = {}
-    for name in KODAK:
-        try:
-            images[name] = load_image(fetcher.fetch(name))
-        except Exception as error:
-            raise ConnectionError(
-                f"cannot fetch Kodak's {name} from {fetcher.base_url} ({type(error).__name__}: {error}). "
-                f"{len(images)} of 24 are in {fetcher.path} and will not be fetched again. Run again when the network "
-                "is there, or put kodim01.png … kodim24.png in a folder and set NIC_KODAK_DIR to it, or use "
-                "load_images('bundled')."
-            ) from error
-    return images
+    if not folder:
+        return {name: functools.partial(_fetched_kodak_image, name) for name in KODAK}
+    missing = [name for name in KODAK if not (Path(folder) / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"NIC_KODAK_DIR={folder} lacks {', '.join(missing)}")
+    return {name: functools.partial(_kodak_image, Path(folder) / name) for name in KODAK}
+
+
+def _kodak_image(path: Path) -> Tensor:
+    image = load_image(path)
+    if pixels_sha256(image) != KODAK[path.name]:
+        raise ValueError(f"{path} is not the well-known Kodak image (the SHA-256 of its pixels differs)")
+    return image
+
+
+def _fetched_kodak_image(name: str) -> Tensor:
+    path = data_dir() / "kodak" / name
+    if path.is_file():
+        with suppress(OSError, ValueError):
+            return _kodak_image(path)
+        path.unlink()  # damaged: fetched again
+    url = os.environ.get("NIC_KODAK_URL") or KODAK_URL
+    try:  # pooch writes to a temporary file and moves it: an interrupted download leaves nothing behind
+        return _kodak_image(Path(pooch.create(path=path.parent, base_url=url, registry={name: None}).fetch(name)))
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        here = sum((path.parent / n).is_file() for n in KODAK)
+        raise ConnectionError(
+            f"cannot fetch Kodak's {name} from {url} ({type(error).__name__}: {error}). "
+            f"{here} of 24 are in {path.parent} and will not be fetched again. Run again when the network "
+            "is there, or put kodim01.png … kodim24.png in a folder and set NIC_KODAK_DIR to it, or use "
+            "load_images('bundled')."
+        ) from error
+
+
+class ImageSet(Mapping[str, Tensor]):
+    """Images by name: names are known at once, an image is read where it is asked for, and not kept.
+
+    ``source``, ``lossless_only``: as of :func:`load_named_images`; ``crop``: pixels a side of the centre that is given of each.
+    """
+
+    def __init__(self, source: str | Path = "bundled", *, crop: int | None = None, lossless_only: bool = False):
+        if not isinstance(source, (str, os.PathLike)):
+            raise TypeError(f"images come from 'bundled', 'kodak' or a folder's path, got {type(source).__name__}")
+        self.source, self.crop = source, crop
+        if source == "bundled":
+            self._read = {k: functools.partial(_bundled_image, *v) for k, v in BUNDLED.items()
+                          if not lossless_only or v[0].endswith(".png")}  # fmt: skip
+        elif source == "kodak":
+            self._read = _kodak()
+        else:
+            self._read = {p.name: functools.partial(load_image, p) for p in image_files(source)}
+
+    def __getitem__(self, name: str) -> Tensor:
+        image = self._read[name]()
+        return centre_crop(image, self.crop) if self.crop else image
+
+    def __contains__(self, name) -> bool:
+        return name in self._read
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read)
+
+    def __len__(self) -> int:
+        return len(self._read)
+
+    def read(self, most: int | None = None, on_error: str = "skip") -> dict[str, Tensor]:
+        """The images, or the first ``most`` of them. ``on_error``, of a folder's: "skip" leaves out a file that cannot be read, with
+        a warning that names it; "raise" stops there."""
+        if on_error not in ("skip", "raise"):
+            raise ValueError(f"on_error must be 'skip' or 'raise', got {on_error!r}")
+        skip, images = on_error == "skip" and self.source not in ("bundled", "kodak"), {}
+        for name in self:
+            if len(images) == most:
+                break
+            try:
+                images[name] = self[name]
+            except OSError as error:
+                if not skip:
+                    raise
+                warnings.warn(f"{error}: skipped", stacklevel=3)
+        if not images:
+            raise FileNotFoundError(f"no readable image in {self.source}: each of its {len(self)} files is damaged")
+        return images
+
+
+def in_words(source: str | Path, n: int) -> str:
+    """n images of a source, in words for a caption: a folder of one's own is called by its name."""
+    images = f"image{'s' * (n != 1)}"
+    known = {"bundled": f"bundled {images}", "kodak": f"Kodak {images}"}.get(source)
+    return f"{n} {known or f'{images} of {Path(source).resolve().name}'}"
 
 
 def load_named_images(
@@ -219,14 +357,11 @@ def load_named_images(
 ) -> dict[str, Tensor]:
     """Images by name: ``"bundled"`` (256×256 crops of images that scikit-image installs), ``"kodak"``, or a folder.
 
-    Returns name -> [3, H, W] in [0, 1] on the 8-bit grid. ``lossless_only`` leaves out bundled images stored as JPEG files.
-    Kodak comes from ``NIC_KODAK_DIR``, else is downloaded once, each file checked by its SHA-256.
+    Returns name -> [3, H, W] in [0, 1] on the 8-bit grid, a folder's by file name: all files that Pillow reads. ``on_error="skip"``
+    leaves out a damaged file and warns with its name; ``"raise"`` stops there. ``lossless_only`` leaves out bundled images stored
+    as JPEG files. Kodak comes from ``NIC_KODAK_DIR``, else is downloaded once, each image checked by the SHA-256 of its pixels.
     """
-    if source == "bundled":
-        return _bundled(lossless_only)
-    if source == "kodak":
-        return _kodak()
-    return load_folder(source, on_error)
+    return ImageSet(source, lossless_only=lossless_only).read(on_error=on_error)
 
 
 def load_images(source: str | Path = "bundled", **kwargs) -> list[Tensor]:

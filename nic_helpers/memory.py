@@ -1,4 +1,5 @@
-"""The process's memory: what a step frees is kept for the next one, and how much there was at the most can be asked.
+"""The process's memory: what a step frees is kept for the next one, what a function gave is kept as far as there is room, and how
+much there was at the most can be asked.
 
 A step of an attack or of training allocates the same large activations again and again. glibc gives such blocks back to
 the system as soon as they are freed, and every one of their pages is faulted in and cleared anew: about a fifth of a step's
@@ -7,13 +8,17 @@ time (``docs/performance.md``).
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import ctypes
 import functools
 import os
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
+
+from torch import Tensor
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's parameters, malloc.h
 _LARGEST = 2**30  # bytes: blocks up to this size are taken from the heap, which is kept
@@ -50,3 +55,32 @@ def peak_mib() -> float:
         return int(status.partition("VmHWM:")[2].split()[0]) / 2**10  # kB, as proc(5) calls 1024 bytes
     except (OSError, IndexError):
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def keep_recent(most: int) -> Callable:
+    """Keep what a function gave last, as far as its tensors take at most ``most`` bytes together; ``cache_clear()`` forgets it all."""
+
+    def decorate(function: Callable) -> Callable:
+        kept: collections.OrderedDict = collections.OrderedDict()
+
+        @functools.wraps(function)
+        def wrapped(*key):
+            if key not in kept:
+                kept[key] = function(*key)
+            kept.move_to_end(key)
+            result, sizes = kept[key], {k: _bytes(v) for k, v in kept.items()}
+            while sum(sizes.values()) > most:
+                sizes.pop(kept.popitem(last=False)[0])
+            return result
+
+        wrapped.cache_clear = kept.clear
+        return wrapped
+
+    return decorate
+
+
+def _bytes(value) -> int:
+    if isinstance(value, Tensor):
+        return value.nbytes
+    parts = value if isinstance(value, (list, tuple)) else getattr(value, "__dict__", {}).values()
+    return sum(map(_bytes, parts))

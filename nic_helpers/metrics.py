@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
@@ -11,8 +12,8 @@ from pytorch_msssim import ms_ssim as _ms_ssim
 from pytorch_msssim import ssim as _ssim
 from torch import Tensor
 
-from nic_helpers.codecs import Coded, Images, real_bpp
-from nic_helpers.images import check_images, to_8bit
+from nic_helpers.codecs import Coded, Images, check_codec, real_bpp
+from nic_helpers.images import as_images, check_images, to_8bit
 
 PSNR_CAP = 100.0  # dB; the PSNR of identical images is infinite, and is reported as this
 BLOW_UP = 15.0  # dB; an attacked reconstruction further than this from the clean one counts as a blow-up
@@ -26,6 +27,29 @@ def _same(a: Tensor, b: Tensor) -> None:
         raise ValueError(f"images of different shapes cannot be compared: {tuple(a.shape)} and {tuple(b.shape)}")
 
 
+def _both(x: Images, x_adv: Images) -> tuple[Images, Images]:
+    """Two sets of images of the same kind, number and shapes; else an error that says what they are."""
+    x, x_adv = as_images(x), as_images(x_adv)
+    if isinstance(x, Tensor) != isinstance(x_adv, Tensor) or len(x) != len(x_adv):
+        what = ", ".join(f"a batch of {len(v)}" if isinstance(v, Tensor) else f"a list of {len(v)}" for v in (x, x_adv))
+        raise ValueError(
+            f"images go together as two batches of the same shape, or two lists of the same length, got {what}"
+        )
+    for k, (a, b) in enumerate(zip(x, x_adv, strict=True)):
+        if a.shape != b.shape:
+            raise ValueError(
+                f"images of different shapes cannot be compared: {tuple(a.shape)} and {tuple(b.shape)} (number {k})"
+            )
+    return x, x_adv
+
+
+def _named(names: Sequence[str] | None, count: int) -> list:
+    """A name for each of so many images: their numbers where none are given."""
+    if isinstance(names, str) or (names is not None and len(names) != count):
+        raise ValueError(f"names must be a list with one name for each of the {count} image(s), got {names!r}")
+    return list(range(count) if names is None else names)
+
+
 def on_lists(metric):
     """Let a metric of two batches also take two lists of [3, H, W] of any sizes; values per image in one tensor."""
 
@@ -33,6 +57,7 @@ def on_lists(metric):
     def wrapped(a: Images, b: Images) -> Tensor:
         if isinstance(a, Tensor) and isinstance(b, Tensor):
             return metric(a, b)
+        a, b = _both(a, b)
         return torch.cat([metric(p[None], q[None]) for p, q in zip(a, b, strict=True)])
 
     return wrapped
@@ -80,10 +105,13 @@ def achieved(x: Tensor, x_adv: Tensor) -> dict[str, Tensor]:
 
 def quality_table(codec, x: Images, names: list[str] | None = None) -> pd.DataFrame:
     """A row per image: ``bpp`` (real bytes over original pixels), ``psnr``, ``ssim``, ``ms_ssim`` of one codec."""
+    check_codec(codec)
+    x = as_images(x)
+    names = _named(names, len(x))
     coded = codec.roundtrip(x)
     rows = []
-    for k, (image, x_hat, bpp) in enumerate(zip(x, coded.x_hat, real_bpp(coded.streams, x), strict=True)):
-        row = {"image": names[k] if names else k, **describe(codec), "bpp": bpp}
+    for name, image, x_hat, bpp in zip(names, x, coded.x_hat, real_bpp(coded.streams, x), strict=True):
+        row = {"image": name, **describe(codec), "bpp": bpp}
         row |= {n: float(f(image[None], x_hat[None])) for n, f in QUALITIES.items()}
         rows.append(row)
     return pd.DataFrame(rows)
@@ -123,8 +151,9 @@ def before_after(
     ``bpp_clean``, ``bpp_attacked`` (real bytes over original pixels), ``delta_r``, ``delta_r_rel``, ``bpp_ratio`` ·
     ``linf``, ``rms`` of the perturbation · ``blow_up`` (psnr_recon below 15 dB).
     """
-    if isinstance(x, Tensor) != isinstance(x_adv, Tensor) or len(x) != len(x_adv):
-        raise ValueError("x and x_adv must be two batches of the same shape, or two lists of the same length")
+    check_codec(codec)
+    x, x_adv = _both(x, getattr(x_adv, "x_adv", x_adv))  # what an attack gives is taken too
+    names = _named(names, len(x))
     if real_rate or coded:
         clean, attacked = coded or (codec.roundtrip(x), codec.roundtrip(x_adv))
         rates = list(zip(real_bpp(clean.streams, x), real_bpp(attacked.streams, x), strict=True))
@@ -134,7 +163,7 @@ def before_after(
     rows = []
     for k in range(len(x)):
         a, b, c, d = (part[k][None] for part in (x, x_adv, clean, attacked))
-        row = {"image": names[k] if names else k, **describe(codec)}
+        row = {"image": names[k], **describe(codec)}
         row |= _qualities(a, b, c, d)
         own, own_clean = (255**2 * float(mse(*pair)) for pair in ((b, d), (a, c)))
         row["delta_d"] = own - own_clean

@@ -22,6 +22,21 @@ REFERENCES = ("clean", "source", "own")
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, of red, green and blue
 
 
+def check_objective(objective) -> None:
+    """A TypeError that says what an objective must be, unless ``objective`` is one."""
+    there = "objectives.Distortion(), Rate(), Joint(a, b) …"
+    if isinstance(objective, type):
+        raise TypeError(f"{objective.__name__} is a class, not an objective: make one of it, {objective.__name__}(…)")
+    if isinstance(objective, str) or not callable(getattr(objective, "bind", None)):
+        raise TypeError(
+            f"{objective!r} is no objective: there are {there}, or an object of your own with bind(codec, x, surrogate)"
+        )
+    lacks = [name for name in ("surrogate", "flat_at_source") if not hasattr(objective, name)]
+    if lacks:
+        raise TypeError(f"the objective {type(objective).__name__} lacks {' and '.join(lacks)}: give it surrogate = \"ste\" (how "
+                        "gradients pass the codec's rounding) and flat_at_source = False (is its gradient zero at x?)")  # fmt: skip
+
+
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
     """MSE per image [B]."""
     return (a - b).pow(2).mean((1, 2, 3))
@@ -158,7 +173,10 @@ class Joint:
     def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
         """The values' function, in bits per pixel; ValueError for a codec without λ."""
         if not math.isfinite(_lmbda(codec)):
-            raise ValueError(f"{codec.name} has no λ to weigh rate and distortion by: use Rate() or Distortion()")
+            raise ValueError(
+                f"{codec.name} has no λ to weigh rate and distortion by: use Rate() or Distortion(), or "
+                "give a file's λ with load_codec(…, lmbda=…)"
+            )
 
         def value(x_adv: Tensor, rows=slice(None)) -> Tensor:
             if self.b == 0:
@@ -196,6 +214,7 @@ class Together:
     temperature: float = math.inf
 
     def __post_init__(self):
+        check_objective(self.objective)
         if not self.temperature > 0:
             raise ValueError(f"temperature must be positive, got {self.temperature!r}")
 

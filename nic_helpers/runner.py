@@ -97,6 +97,10 @@ def plan(notebooks: list[Path], profile: str, extra: dict) -> list[Job]:
         if path.is_file():
             package.update(path.read_bytes())
     settings = {k: os.environ.get(k) for k in ("NIC_KODAK_DIR", "NIC_DEVICE", "NIC_SWEEP_HOURS")}
+    if extra.get("images") not in (None, "bundled", "kodak"):
+        settings["files"] = [
+            (p.name, p.stat().st_size, p.stat().st_mtime) for p in sorted(Path(extra["images"]).iterdir())
+        ]
     jobs = []
     for path in notebooks:
         parameters = {k: v for k, v in ({"profile": profile} | extra).items() if k in known[path]}
@@ -243,6 +247,11 @@ def main(argv: list[str] | None = None, notebooks: Path | None = None, build: Pa
         if a.publish and a.p:
             raise UsageError("--publish goes without -p: what is committed is the profile's own run")
         extra = {name: parse_value(value) for name, value in a.p}
+        images = dict(a.p).get("images", "None")
+        if images not in ("None", "bundled", "kodak"):  # a folder, as seen from where the command was given
+            extra["images"] = str(Path(images).resolve())
+            if not Path(images).is_dir():
+                raise UsageError(f"no such folder of images: {extra['images']}")
         if "profile" in extra:
             raise UsageError("give the profile with --profile, not -p")
         chosen = select(find_notebooks(notebooks or PROJECT / "notebooks"), a.only, a.start)

@@ -7,7 +7,7 @@ from nic_helpers import attacks, load_codec, load_images, metrics
 from nic_helpers.budgets import L2rms, Linf
 from nic_helpers.codecs import CodecOutput, NeuralCodec
 from nic_helpers.images import to_8bit
-from nic_helpers.objectives import DIRECTIONS, Distortion, Joint, Rate
+from nic_helpers.objectives import DIRECTIONS, Distortion, Joint, Rate, Together
 
 EPS = 8 / 255
 ALL = [
@@ -425,3 +425,26 @@ def test_a_classical_codec_says_how_to_attack_it(x):
     assert noise.linf.max() <= EPS + 1e-6 and noise.objective.min() > 0
     with pytest.raises(ValueError, match="no λ"):
         attacks.RandomNoise(EPS)(load_codec("jpeg"), x, Joint.at(45))
+
+
+class WithoutFlags:
+    """An objective that does not say how its gradient is to be had."""
+
+    def bind(self, codec, x, surrogate):
+        return lambda v, rows=slice(None): codec(v, surrogate).x_hat.mean((1, 2, 3))
+
+
+@pytest.mark.parametrize("wrong, says", [
+    ("rate", "'rate' is no objective: there are"), (Rate, "Rate is a class"), (WithoutFlags(), "lacks surrogate and flat_at_source"),
+    (lambda v: v, "no objective"), (0, "no objective"),
+])  # fmt: skip
+def test_what_is_no_objective_is_told_what_one_is(wrong, says, hyperprior, crops):
+    with pytest.raises(TypeError, match=says):
+        attacks.PGD(EPS, steps=1)(hyperprior, crops[:1], wrong)
+    with pytest.raises(TypeError, match=says):
+        Together(wrong)
+
+
+def test_an_attack_takes_a_generator_of_images(hyperprior, crops):
+    result = attacks.RandomNoise(EPS)(hyperprior, (image for image in crops[:2]))
+    assert isinstance(result.x_adv, list) and len(result.x_adv) == 2

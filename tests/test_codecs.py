@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nic_helpers import load_codec, load_images
+from nic_helpers import attacks, load_codec, load_images, metrics
 from nic_helpers.codecs import real_bpp
 from nic_helpers.metrics import psnr
 from nic_helpers.models import ARCHITECTURES
@@ -187,3 +187,30 @@ def test_the_rate_alone_is_the_rate_of_the_whole_pass(any_codec, x):
     alone, whole = any_codec.estimated_bpp(v), any_codec(v).bpp
     torch.testing.assert_close(alone, whole)
     assert torch.autograd.grad(alone.sum(), v)[0].abs().max() > 0
+
+
+class Plain(torch.nn.Module):
+    """A module that is no codec."""
+
+
+@pytest.mark.parametrize("wrong, says", [
+    ("bmshj2018-hyperprior", r"text.*load_codec\(name"), (Plain(), "Plain is a torch module.*state_dict"), (Plain, "a class"),
+    (torch.zeros(1, 3, 16, 16), "the codec comes first"), (None, "NoneType is no codec"), ({"a": 1}, "dict is no codec"),
+    (["jpeg"], "'jpeg' is a text"),
+])  # fmt: skip
+def test_what_is_no_codec_is_told_how_to_get_one(wrong, says, x):
+    with pytest.raises(TypeError, match=says):
+        attacks.PGD(8 / 255, steps=1)(wrong, x)
+    if not isinstance(wrong, list):
+        for table in (lambda: metrics.before_after(wrong, x, x), lambda: metrics.quality_table(wrong, x)):
+            with pytest.raises(TypeError, match=says):
+                table()
+
+
+@pytest.mark.parametrize("call", ["encode", "roundtrip", "reconstruct", "__call__"])
+def test_a_codec_s_calls_say_what_images_are(call, hyperprior, x):
+    of = getattr(hyperprior, call)
+    for wrong in ({"a": x[0]}, "a.png", x[0].permute(1, 2, 0).numpy(), None, [x[:1]]):
+        with pytest.raises((TypeError, ValueError), match="must be a tensor"):
+            of(wrong)
+    assert len(of(image for image in x[:2])) == 2 if call != "roundtrip" else len(of(iter(x[:2])).streams) == 2

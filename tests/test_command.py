@@ -125,3 +125,11 @@ def test_several_threads_do_not_disturb_each_other(image):
 def test_commands_that_cannot_work_are_refused(encode, decode, error):
     with pytest.raises(error, match="command"):
         CommandCodec("bad", encode, decode)
+
+
+def test_braces_that_name_nothing_are_the_program_s_own(image):
+    copy = "import sys; a, b, options = sys.argv[1:]; assert options == '{\"q\": {1}}7'; "
+    copy += "open(b, 'wb').write(open(a, 'rb').read())"
+    codec = CommandCodec("copy", [sys.executable, "-c", copy, "{source}", "{stream}", '{"q": {1}}{quality}'],
+                         [sys.executable, "-c", copy, "{stream}", "{picture}", '{"q": {1}}{quality}'], 7)  # fmt: skip
+    assert torch.equal(codec.reconstruct(image), image)

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from nic_helpers import course, plotting, reference, widgets
+from nic_helpers import course, images, plotting, reference, widgets
+from nic_helpers.images import to_pil
 
 matplotlib.use("Agg")
 
@@ -22,6 +23,26 @@ def test_begin_prints_what_it_resolved(run, capsys):
     for part in ("profile  quick", "images   4 bundled images, 192×192", "seed  4", "torch", "device   "):
         assert part in said
     assert run.x.shape == (4, 3, 192, 192) and "bundled weights" in run.caption
+
+
+def test_a_folder_of_one_s_own_is_called_by_its_name_and_read_as_far_as_it_is_used(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "holiday"
+    folder.mkdir()
+    for k in range(6):
+        to_pil(torch.rand(3, 200, 240)).save(folder / f"{k}.png")
+    read, really = [], images.load_image
+    monkeypatch.setattr(images, "load_image", lambda path: read.append(path.name) or really(path))
+    own = course.begin("03", source=folder)
+    assert own.caption == "4 images of holiday, 192×192; bundled weights; profile quick" and own.x.shape == (
+        4,
+        3,
+        192,
+        192,
+    )
+    assert [name for name in read if name[0].isdigit()] == own.names == ["0.png", "1.png", "2.png", "3.png"]
+    said = capsys.readouterr().out
+    assert "small crops; here other images" in said and "images   4 images of holiday, 192×192: 0, 1" in said
+    assert "Kodak" not in own.caption + said and own.example.shape == (1, 3, 192, 192)
 
 
 def test_an_unknown_profile_says_what_there_is():

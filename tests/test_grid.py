@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 
-from nic_helpers import attacks, grid, load_codec, study
+from nic_helpers import attacks, grid, images, load_codec, study
 from nic_helpers.grid import Contestant, Grid, expected_gradients, images_of, run_unit
-from nic_helpers.images import to_uint8
+from nic_helpers.images import to_pil, to_uint8
 from nic_helpers.objectives import Rate
 from nic_helpers.settings import BESIDE_ROWS, PROJECT, program_sha256
 
@@ -74,6 +74,16 @@ def test_impossible_grids_are_refused_at_once(changes, says):
         small(**changes)
 
 
+@pytest.mark.parametrize("changes, says", [
+    ({"attacks": {"PGD": attacks.PGD}}, "'PGD' is no attack"), ({"attacks": {"PGD": "PGD"}}, "'PGD' is no attack"),
+    ({"objectives": {"rate": "rate"}}, "no objective"), ({"objectives": {"rate": Rate}}, "Rate is a class"),
+    ({"attacks": {"PGD": Contestant(attacks.PGD(EPS), "rate")}}, "no objective"),
+])  # fmt: skip
+def test_what_is_no_attack_or_objective_is_refused_at_once(changes, says):
+    with pytest.raises(TypeError, match=says):
+        small(**changes)
+
+
 def test_a_unit_s_rows_say_what_was_done_and_by_what():
     (unit,) = small(attacks={"PGD": attacks.PGD(EPS, steps=3)}).units()
     rows = run_unit(unit)
@@ -133,13 +143,33 @@ def test_a_codec_that_does_not_decode_what_it_encoded_is_found(monkeypatch):
 def test_weights_or_pixels_that_changed_since_the_plan_are_noticed(monkeypatch):
     (unit,) = small(limit=1).units()
     other = {n: 1 - x for n, x in grid.images_of("bundled", 48).items()}
+    grid._image.cache_clear()
     with monkeypatch.context() as changed:
         changed.setattr(grid, "images_of", lambda source, crop: other)
         with pytest.raises(RuntimeError, match="not those that this unit was planned with"):
             run_unit(unit)
+    grid._image.cache_clear()
     codec = grid.codec_at("bmshj2018-hyperprior", 1, "bundled")
     monkeypatch.setattr(codec, "weights", dataclasses.replace(codec.weights, sha256="0" * 64))
     with pytest.raises(RuntimeError, match="not those that this unit was planned with"):
+        run_unit(unit)
+
+
+def test_of_a_folder_only_the_chosen_images_are_read_and_only_their_crops_kept(tmp_path, monkeypatch):
+    for k in range(6):
+        to_pil(torch.rand(3, 80, 96)).save(tmp_path / f"{k}.png")
+    read, really = [], images.load_image
+    monkeypatch.setattr(images, "load_image", lambda path: read.append(path.name) or really(path))
+    (unit,) = small(images=str(tmp_path), first=1, every=2, limit=2, attacks={"n": attacks.RandomNoise(EPS)}).units()
+    assert unit.images == ("1.png", "3.png") and read == list(unit.images)
+    rows = run_unit(unit)
+    assert list(rows["image"]) == list(unit.images) and set(read) == set(unit.images)
+    batch = grid._batch(str(tmp_path), 48, unit.images)
+    assert len(read) == 4 and batch.shape == (2, 3, 48, 48)  # read for the plan, and once for the work
+    assert grid._image(str(tmp_path), 48, "1.png").untyped_storage().nbytes() == 3 * 48 * 48 * 4
+    (tmp_path / "3.png").unlink()
+    grid._image.cache_clear()
+    with pytest.raises(FileNotFoundError, match=r"3\.png"):
         run_unit(unit)
 
 
@@ -159,11 +189,9 @@ def test_the_expected_cost_is_what_an_attack_takes(attack, gradients, hyperprior
 def test_the_course_s_studies_are_grids_at_every_profile(name, monkeypatch):
     monkeypatch.setattr(grid, "_weights_sha256", lambda *a: "0" * 64)  # the zoo's are not needed to plan
     monkeypatch.setattr(
-        grid, "load_named_images", lambda source: dict.fromkeys(map(str, range(24)), grid.torch.zeros(3, 64, 64))
+        grid, "images_of", lambda source, crop: dict.fromkeys(map(str, range(24)), torch.zeros(3, 64, 64))
     )
-    grid.images_of.cache_clear()
     counts = [sum(len(g.units()) for g in study.grids_of(name, p)) for p in study.PROFILES]
-    grid.images_of.cache_clear()
     assert 0 < counts[0] < counts[1] < counts[2]
     units = [u for g in study.grids_of(name, "standard") for u in g.units()]
     assert len({n for u in units for n, _ in u.attacked}) >= 4 and len({q for u in units for _, q in u.attacked}) >= 3

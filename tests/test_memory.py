@@ -6,6 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from nic_helpers.memory import keep_recent
 
 FAULTS = """
 import resource, sys, torch
@@ -60,3 +63,24 @@ def test_a_peak_is_of_what_came_after_it_was_forgotten():
 @glibc
 def test_what_the_user_chose_for_malloc_stays():
     assert not page_faults(MALLOC_TRIM_THRESHOLD_="1000000")[0]
+
+
+def test_what_is_kept_is_bounded_by_its_bytes_not_by_its_number():
+    calls = []
+
+    @keep_recent(100)
+    def made(n, parts=1):
+        calls.append(n)
+        return [torch.zeros(n, dtype=torch.uint8)] * parts
+
+    assert made(40) is made(40) and made(50) is made(50) and calls == [40, 50]
+    made(40)
+    made(45)  # the one that was used least recently makes room
+    made(40)
+    made(50)
+    assert calls == [40, 50, 45, 50]
+    made(60, 2)
+    made(60, 2)  # larger than there is room: not kept
+    made.cache_clear()
+    made(50)
+    assert calls == [40, 50, 45, 50, 60, 60, 50]

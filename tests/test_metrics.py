@@ -5,7 +5,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from nic_helpers import load_images, metrics
+from nic_helpers import attacks, load_images, metrics
 from nic_helpers.images import to_8bit, to_uint8
 
 
@@ -94,3 +94,22 @@ def test_before_after_without_real_rates(hyperprior, pair):
 def test_an_unchanged_image_is_undamaged(hyperprior, pair):
     row = metrics.before_after(hyperprior, pair[0], pair[0]).iloc[0]
     assert row.psnr_recon == row.psnr_input == 100 and row.bpp_ratio == 1 and row.delta_source == 0
+
+
+def test_what_does_not_go_together_is_named(hyperprior, pair):
+    x = pair[0]
+    two = x.expand(2, -1, -1, -1)
+    for call, says in (
+        (lambda: metrics.before_after(hyperprior, two, two, names=["a"]), r"each of the 2 image\(s\), got \['a'\]"),
+        (lambda: metrics.quality_table(hyperprior, x, names="chelsea"), r"each of the 1 image\(s\), got 'chelsea'"),
+        (lambda: metrics.before_after(hyperprior, two, x), "a batch of 2, a batch of 1"),
+        (lambda: metrics.psnr(list(two), list(x)), "a list of 2, a list of 1"),
+        (lambda: metrics.psnr(x, list(x)), "a batch of 1, a list of 1"),
+        (lambda: metrics.before_after(hyperprior, x, x[..., :64]), "different shapes"),
+        (lambda: metrics.before_after(hyperprior, {"a": x[0]}, x), r"list\(x\.values\(\)\)"),
+        (lambda: metrics.psnr(x.numpy(), x.numpy()), "numpy array"),
+    ):  # fmt: skip
+        with pytest.raises((TypeError, ValueError), match=says):
+            call()
+    result = attacks.FGSM(8 / 255)(hyperprior, x)  # an attack's result is as good as its images
+    assert metrics.before_after(hyperprior, x, result).equals(metrics.before_after(hyperprior, x, result.x_adv))

@@ -114,6 +114,24 @@ def test_a_failing_cell_stops_the_run_and_resume_goes_on(course, capsys):
     assert "unchanged" not in capsys.readouterr().out
 
 
+def test_a_folder_of_images_is_the_one_where_the_command_was_given(course, tmp_path, monkeypatch, capsys):
+    folder, _, run = course
+    write(folder / "00_one.ipynb", notebook("1", parameters="profile = 'quick'\nimages = None  # the profile's"))
+    monkeypatch.chdir(tmp_path)
+    assert run("--dry-run", "-p", "images", "2024") == 2
+    assert f"no such folder of images: {tmp_path / '2024'}" in capsys.readouterr().err
+    (tmp_path / "2024").mkdir()
+    assert run("--dry-run", "-p", "images", "2024") == 0
+    assert f"images={str(tmp_path / '2024')!r}" in capsys.readouterr().out
+    for known in ("kodak", "None"):
+        assert run("--dry-run", "--only", "00", "-p", "images", known) == 0
+    keys = []
+    for file in ("a.png", "b.png"):  # other files are not the same run
+        (tmp_path / "2024" / file).write_bytes(b"")
+        keys.append(runner.plan([folder / "00_one.ipynb"], "quick", {"images": str(tmp_path / "2024")})[0].key)
+    assert keys[0] != keys[1]
+
+
 def test_publishing_replaces_a_notebook_s_files_and_no_others(course, tmp_path, monkeypatch):
     folder, build, run = course
     monkeypatch.setattr(runner, "PROJECT", tmp_path / "project")

@@ -1,14 +1,18 @@
+import argparse
 import hashlib
 import json
+import math
 import pickle
 import re
 import shutil
+import traceback
+from fractions import Fraction
 
 import pytest
 import torch
 from conftest import untrained
 
-from nic_helpers import codecs, load_codec, weights
+from nic_helpers import codecs, load_codec, objectives, weights
 from nic_helpers.models import ARCHITECTURES, LAMBDAS
 from nic_helpers.weights import bundle, checkpoints_dir, load_weights, manifest, save_weights
 
@@ -163,6 +167,150 @@ def test_weights_of_another_architecture_are_refused(tmp_path):
     save_weights(tmp_path / "w.safetensors", untrained("bmshj2018-factorized").model.state_dict(), {})
     with pytest.raises(ValueError, match="does not fit"):
         load_codec("bmshj2018-hyperprior", 3, tmp_path / "w.safetensors")
+
+
+# ------------------------------------------------------------------------------------------------- others' files
+ARCH = "bmshj2018-hyperprior"
+
+
+def state_of(arch=ARCH) -> dict:
+    return dict(untrained(arch).model.state_dict())
+
+
+def under(prefix: str) -> dict:
+    return {f"{prefix}{k}": v for k, v in state_of().items()}
+
+
+@pytest.mark.parametrize("content", [
+    state_of, lambda: {"epoch": 1, "state_dict": state_of()}, lambda: {"network": state_of()}, lambda: {"model_state_dict": state_of()},
+    lambda: {"model": {"state_dict": state_of()}, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}},
+    lambda: {"state_dict": under("module.")}, lambda: under("_orig_mod."), lambda: under("_orig_mod.module."),
+    lambda: {"state_dict": under("model.") | {"criterion.weight": torch.ones(3)}}, lambda: {"params": under("net.codec.")},
+    lambda: under("module.") | {"n_averaged": torch.tensor(5)}, lambda: {"ema_state_dict": state_of()},
+    lambda: {k.replace("g_a.", "g_a.module.").replace("h_s.", "h_s._orig_mod."): v for k, v in state_of().items()},
+    lambda: {"state_dict": state_of(), "args": argparse.Namespace(lmbda=0.01, dataset="photos")},
+])  # fmt: skip
+def test_checkpoints_are_taken_as_trainers_leave_them(content, tmp_path):
+    torch.save(content(), tmp_path / "own.pth.tar")
+    loaded = load_weights(ARCH, 3, tmp_path / "own.pth.tar", lmbda=0.01).state
+    assert all(torch.equal(loaded[k], v) for k, v in untrained(ARCH).model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    "pair", [("state_dict", "ema_state_dict"), ("ema_model", "online_model"), ("model_ema", "model")]
+)
+def test_of_several_sets_of_weights_the_plain_one_is_taken_and_said(pair, tmp_path):
+    average = {k: 0 * v if v.is_floating_point() else v for k, v in state_of().items()}
+    sets = {name: average if "ema" in name else state_of() for name in pair}
+    nested, flat = sets, {f"{name}.{k}": v for name, state in sets.items() for k, v in state.items()}
+    for content in (nested, flat):
+        torch.save(content, tmp_path / "own.pth")
+        with pytest.warns(UserWarning, match=f"2 sets of weights .*: {min(pair, key=lambda n: 'ema' in n)} is taken"):
+            loaded = load_weights(ARCH, 3, tmp_path / "own.pth", lmbda=0.01).state
+        assert torch.equal(loaded["g_a.0.weight"], state_of()["g_a.0.weight"])
+
+
+@pytest.mark.parametrize("content, says", [
+    ({"optimizer": {"lr": 1}, "epoch": 3}, "no g_a.0.weight, its keys are optimizer, epoch"), ([1, 2], "it is a list"),
+    ({"encoder.0.weight": torch.ones(2)}, "its keys are encoder.0.weight"), (torch.ones(2), "it is a Tensor"),
+    ({"best": Fraction(1, 3)}, r"Python object \(fractions.Fraction\).* save the tensors alone"), (torch.nn.ReLU(), "Python object"),
+])  # fmt: skip
+def test_what_holds_no_weights_is_told_what_was_found_and_never_to_load_unsafely(content, says, tmp_path):
+    torch.save(content, tmp_path / "own.pth")
+    with pytest.raises(ValueError, match=says) as caught:
+        load_codec(ARCH, 3, tmp_path / "own.pth")
+    assert "weights_only" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_pointers_and_web_pages_are_known_as_such(suffix, tmp_path):
+    for content, says in ((b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"), (b"<!DOCTYPE html><html>", "web page"),
+                          (b"PK\x03\x04 cut off", "damaged|no whole")):  # fmt: skip
+        (tmp_path / f"own.{suffix}").write_bytes(content)
+        with pytest.raises(ValueError, match=says) as caught:
+            load_weights(ARCH, 3, tmp_path / f"own.{suffix}")
+        assert "weights_only" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(value, tmp_path):
+    state = {k: v.clone() for k, v in state_of().items()}
+    state["h_a.2.weight"][0, 0, 1, 1] = value
+    torch.save(state, tmp_path / "own.pth")
+    save_weights(
+        tmp_path / "own.safetensors", state_of() | {"g_s.0.bias": torch.full_like(state["g_s.0.bias"], value)}, {}
+    )
+    for file, name in (("own.pth", "1 of the .* h_a.2.weight"), ("own.safetensors", "g_s.0.bias")):
+        with pytest.raises(ValueError, match=f"{name} are NaN or infinite"):
+            load_weights(ARCH, 3, tmp_path / file)
+
+
+def test_the_lambda_of_a_file_is_what_it_or_the_caller_says_never_what_the_quality_would_be(tmp_path, x):
+    path, told = tmp_path / "own.pth.tar", tmp_path / "own.safetensors"
+    torch.save(state_of(), path)
+    with pytest.warns(UserWarning, match=r"own.pth.tar does not say which λ .* lmbda="):
+        codec = load_codec(ARCH, 3, path, device="cpu")
+    assert math.isnan(codec.lmbda)
+    with pytest.raises(ValueError, match=r"has no λ .*lmbda="):
+        objectives.Joint.at(45).bind(codec, x, None)
+    assert load_codec(ARCH, 3, path, lmbda=0.01).lmbda == 0.01
+    assert math.isnan(load_codec(ARCH, 3, path, metric="ms-ssim").lmbda)
+    save_weights(told, state_of(), {"lmbda": "0.02"})
+    assert load_codec(ARCH, 3, told).lmbda == load_codec(ARCH, 3, told, lmbda=0.02).lmbda == 0.02
+    for source, given, says in (
+        (told, {"lmbda": 0.01}, "λ = 0.02, not 0.01"), ("bundled", {"lmbda": 0.01}, "λ = 0.0067, not 0.01"),
+        ("bundled", {"metric": "ms-ssim"}, "trained for mse, not ms-ssim"), (path, {"lmbda": -1}, "positive number"),
+        (path, {"lmbda": "0.01"}, "positive number"), (path, {"metric": "psnr"}, "mse, ms-ssim"),
+        (path, {"metric": "ms-ssim", "lmbda": 8.73}, "leave it out"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=says):
+            load_codec(ARCH, 3, source, **given)
+    with pytest.raises(ValueError, match="1 to 255"):
+        load_codec(ARCH, 999, path)
+    with pytest.raises(ValueError, match="was not trained"):
+        load_codec("jpeg", 30, lmbda=0.01)
+    for wrong in (state_of(), None):
+        with pytest.raises(TypeError, match="path of a file"):
+            load_codec(ARCH, 3, wrong)
+    with pytest.raises(TypeError, match="a codec's name, got NeuralCodec: there are"):
+        load_codec(codec, 3)
+
+
+def test_a_name_of_the_zoo_s_form_is_held_to_what_it_says(tmp_path, monkeypatch):
+    torch.save(state_of(), tmp_path / "file")
+    digest = hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest()[:8]
+
+    def load(name, quality=3, **said):
+        path = tmp_path / name
+        shutil.copyfile(tmp_path / "file", path)
+        return load_codec(ARCH, quality, path, device="cpu", **said)
+
+    for name in (f"{ARCH}-3-{'0' * 8}.pth.tar", "checkpoint_best-12345678.pth.tar", "mine-deadbeef.pth"):
+        with pytest.raises(ValueError, match=r"SHA-256 begins .* rename it"):
+            load(name)
+    assert load("mine-20240131.pth", lmbda=0.01).lmbda == 0.01  # a date
+    for name, quality, said, says in (
+        (f"{ARCH}-3-{digest}.pth.tar", 5, {}, "by its name, .* quality 3, not 5"), (f"{ARCH}-q3.pth", 5, {}, "quality 3, not 5"),
+        (f"mbt2018-mean-3-{digest}.pth.tar", 3, {}, f"arch mbt2018-mean, not {ARCH}"),
+        (f"{ARCH}-mse-vbr-{digest}.pth.tar", 3, {}, f"arch {ARCH}-vbr, not"),
+        (f"{ARCH}-ms-ssim-3-{digest}.pth.tar", 3, {"metric": "mse"}, "metric ms-ssim, not mse"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=says):
+            load(name, quality, **said)
+    structural = load(f"{ARCH}-ms-ssim-3-{digest}.pth.tar")
+    assert structural.weights.metric == "ms-ssim" and math.isnan(structural.lmbda)
+    assert load(f"{ARCH}-3-{digest}.pth.tar", lmbda=0.01).lmbda == 0.01  # somebody's own
+    # the zoo's own files are known by their hash, whatever their name
+    zoo = {
+        "mse": {3: f"https://zoo/{ARCH}-3-{digest}.pth.tar"},
+        "ms-ssim": {3: f"https://zoo/{ARCH}-ms-ssim-3-00000000.pth.tar"},
+    }
+    monkeypatch.setattr(weights, "model_urls", {ARCH: zoo})
+    assert load("renamed.pth").lmbda == LAMBDAS[3]
+    with pytest.raises(ValueError, match=r"by its hash, .* quality 3, not 5"):
+        load("renamed.pth", 5)
+    monkeypatch.setattr(weights, "model_urls", {ARCH: {"mse": {}, "ms-ssim": {3: zoo["mse"][3]}}})
+    assert math.isnan(load("renamed.pth").lmbda)
 
 
 # -------------------------------------------------------------------------------------------------------- the zoo
