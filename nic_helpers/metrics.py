@@ -11,7 +11,7 @@ from pytorch_msssim import ms_ssim as _ms_ssim
 from pytorch_msssim import ssim as _ssim
 from torch import Tensor
 
-from nic_helpers.codecs import Coded, Images, real_bpp
+from nic_helpers.codec_base import Coded, Images, check_codec, real_bpp
 from nic_helpers.images import check_images, to_8bit
 
 PSNR_CAP = 100.0  # dB; the PSNR of identical images is infinite, and is reported as this
@@ -80,6 +80,7 @@ def achieved(x: Tensor, x_adv: Tensor) -> dict[str, Tensor]:
 
 def quality_table(codec, x: Images, names: list[str] | None = None) -> pd.DataFrame:
     """A row per image: ``bpp`` (real bytes over original pixels), ``psnr``, ``ssim``, ``ms_ssim`` of one codec."""
+    check_codec(codec)
     coded = codec.roundtrip(x)
     rows = []
     for k, (image, x_hat, bpp) in enumerate(zip(x, coded.x_hat, real_bpp(coded.streams, x), strict=True)):
@@ -91,7 +92,7 @@ def quality_table(codec, x: Images, names: list[str] | None = None) -> pd.DataFr
 
 def describe(codec) -> dict:
     """Which codec a row is about: name, quality, λ, where its weights come from and their SHA-256 (12 digits)."""
-    weights = getattr(codec, "weights", None)
+    weights = codec.weights
     return {
         "codec": codec.name,
         "quality": codec.quality,
@@ -113,7 +114,8 @@ def before_after(
 
     Parameters: x, x_adv [B, 3, H, W] (or lists of [3, H, W]) in [0, 1], source and attacked; ``names`` of the images;
     ``real_rate=False`` leaves out the real bitstreams (and their columns), which saves the entropy coding; ``coded``: what
-    ``codec.roundtrip`` gave for x and for x', where that is known already.
+    ``codec.roundtrip`` gave for x and for x', where that is known already. A codec that draws at random draws for x' what it draws
+    for x (``codec.for_images``), unless ``coded`` says otherwise.
 
     Columns, with C the codec and Q a full-reference quality (``psnr`` in dB, ``ssim``, ``ms_ssim``):
     ``Q_clean`` Q(x, C(x)) · ``Q_source`` Q(x, C(x')) · ``Q_own`` Q(x', C(x')) · ``Q_recon`` Q(C(x), C(x')) ·
@@ -123,8 +125,10 @@ def before_after(
     ``bpp_clean``, ``bpp_attacked`` (real bytes over original pixels), ``delta_r``, ``delta_r_rel``, ``bpp_ratio`` ·
     ``linf``, ``rms`` of the perturbation · ``blow_up`` (psnr_recon below 15 dB).
     """
+    check_codec(codec)
     if isinstance(x, Tensor) != isinstance(x_adv, Tensor) or len(x) != len(x_adv):
         raise ValueError("x and x_adv must be two batches of the same shape, or two lists of the same length")
+    codec = codec.for_images(x)
     if real_rate or coded:
         clean, attacked = coded or (codec.roundtrip(x), codec.roundtrip(x_adv))
         rates = list(zip(real_bpp(clean.streams, x), real_bpp(attacked.streams, x), strict=True))
