@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from nic_helpers.ascent import Adam, Ascent, Attack, AttackResult, Iterative, ascend
-from nic_helpers.codecs import Images
+from nic_helpers.codec_base import Images
 from nic_helpers.objectives import Joint, Together
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from nic_helpers.ascent import Attack, uniform_noise
 from nic_helpers.attacks import PGD, RandomNoise
 from nic_helpers.budgets import BUDGETS
+from nic_helpers.codec_base import check_codec
 from nic_helpers.images import to_8bit
 from nic_helpers.objectives import Distortion
 from nic_helpers.square import Square
@@ -43,7 +44,7 @@ def gradient_near(codec, x: Tensor, objective=None, attack: Attack | None = None
     objective has none through this codec."""
     objective, attack = objective or Distortion(), attack or PGD(8 / 255)
     surrogate = attack.surrogates(objective)[0]
-    source = to_8bit(x.detach()).to(getattr(codec, "device", x.device), torch.float32)
+    source = to_8bit(x.detach()).to(codec.device, torch.float32)
     budget = BUDGETS[attack.norm](attack.eps)
     point = budget.project(source + budget.offset(uniform_noise(source, attack.seed)), source)
     point = budget.to_8bit(point, source).requires_grad_(True)
@@ -55,7 +56,7 @@ def gradient_near(codec, x: Tensor, objective=None, attack: Attack | None = None
 def gains(attacks: list[Attack], codec, x: Tensor, objective=None) -> list[float]:
     """What each attack adds to the objective, with true rounding, mean over the images; −∞ where it found nothing."""
     objective = objective or Distortion()
-    source = to_8bit(x.detach()).to(getattr(codec, "device", x.device), torch.float32)
+    source = to_8bit(x.detach()).to(codec.device, torch.float32)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*gradient is not finite")  # a finding of its own
         results = [a(codec, x, objective).x_adv.to(source) for a in attacks]
@@ -81,6 +82,7 @@ def check_gradient(
     :class:`~nic_helpers.square.Square`, over the attack's; a problem from 1 up, and above 1). An attack that gains nothing
     has the ratio ∞.
     """
+    check_codec(codec)
     attack = attack or PGD(8 / 255)
     if attack.norm != "linf":
         raise ValueError(f"the blind search works in the L∞ ball: give an attack with norm='linf', not {attack.norm!r}")

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from nic_helpers.budgets import BUDGETS, L2rms, Linf
-from nic_helpers.codecs import SMALLEST_SIDE, Images, check_codec
+from nic_helpers.codec_base import Images, check_codec
+from nic_helpers.codecs import SMALLEST_SIDE
 from nic_helpers.images import as_images, to_8bit, to_uint8
 from nic_helpers.metrics import achieved
 from nic_helpers.objectives import Distortion, Together, check_objective
@@ -271,21 +272,16 @@ def ascend(
 def batch_size(codec, x: Tensor) -> int:
     """How many images of x [B, 3, H, W] to attack at once: a few on a CPU, as many as its memory holds on a GPU.
 
-    A CPU is as fast with a few as with many, and caches hold them. On a GPU an image's activations take about 50·N
-    bytes a pixel in the plain codecs and 150·N in Cheng2020 (N: the width); a fifth of the memory stays free. Of several
-    codecs (a list) each holds activations of its own, so the images are fewer.
+    A CPU is as fast with a few as with many, and caches hold them. On a GPU an image takes the codec's ``activation_bytes``
+    a pixel; a fifth of the memory stays free. Of several codecs (a list) each holds activations of its own, so the images are fewer.
     """
     if isinstance(codec, Sequence):
         return max(1, min(batch_size(c, x) for c in codec) // len(codec))
     pixels = x.size(2) * x.size(3)
-    device = torch.device(getattr(codec, "device", "cpu"))
+    device = torch.device(codec.device)
     if device.type != "cuda":
         return max(1, 2**18 // pixels)
-    model = getattr(codec, "model", torch.nn.Module())  # of a codec that has none: the largest is assumed
-    width = max((p.size(0) for n, p in model.named_parameters() if n.startswith("g_a.0")), default=192)
-    residual = getattr(getattr(codec, "arch", None), "residual", True)
-    needed = pixels * width * (150 if residual else 50)
-    return max(1, int(0.8 * torch.cuda.mem_get_info(device)[0] / needed))
+    return max(1, int(0.8 * torch.cuda.mem_get_info(device)[0] / (pixels * codec.activation_bytes)))
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
@@ -330,7 +326,8 @@ class Attack:
         """Attack each image of x [B, 3, H, W] in [0, 1] (or a list of [3, H, W]); see :mod:`nic_helpers.attacks`.
 
         ``codec``: one, or a list of them that one x' is to break all at once. ``objective``: default the distortion to
-        the clean reconstruction. Raises TypeError for a codec that has no gradient where the attack needs one, ValueError
+        the clean reconstruction. Raises TypeError for what is no codec (it says what is missing), and for a codec that has no
+        gradient where the attack needs one, ValueError
         for images that are none, and for an objective that the codec cannot have. Warns of images that stay as they were.
         """
         several = isinstance(codec, Sequence) and not isinstance(codec, str)
@@ -345,6 +342,8 @@ class Attack:
         if several and not isinstance(objective, Together):
             objective = Together(objective)
         x = as_images(x, SMALLEST_SIDE)
+        # an attacker who knows what is drawn
+        codec = [c.for_images(x) for c in codec] if several else codec.for_images(x)
         if not isinstance(x, Tensor):
             return _joined([self._in_batches(codec, image[None], objective) for image in x], stack=False)
         return self._in_batches(codec, x, objective)
@@ -390,7 +389,7 @@ class Attack:
     def _attack_through(self, surrogate: str | None, codec, x: Tensor, objective) -> AttackResult:
         began, budget = time.perf_counter(), BUDGETS[self.norm](self.eps)
         one = codec[0] if isinstance(codec, Sequence) else codec
-        source = to_8bit(x.detach()).to(getattr(one, "device", x.device), torch.float32)
+        source = to_8bit(x.detach()).to(one.device, torch.float32)
         quick = _at(codec, self.precision)
         rounds, half = surrogate in ("ste", None), self.precision != "float32"
         # what results are judged by: float32 and true rounding, where the values with the gradient are not that already
@@ -399,7 +398,7 @@ class Attack:
         value = judge = objective.bind(quick, source, surrogate, **shared)
         if not rounds:
             judge = objective.bind(quick, source, None, **shared) if half else exact
-        flat = objective.flat_at_source and (rounds or getattr(one, "always_rounds", False))
+        flat = objective.flat_at_source and (rounds or one.always_rounds)
         with torch.random.fork_rng(devices=[source.device] if source.is_cuda else []):
             torch.manual_seed(self.seed)  # of the "noise" surrogate, the only one that draws
             bind = lambda other: objective.bind(quick, other, surrogate)  # noqa: E731
@@ -453,7 +452,7 @@ def _at(codec, precision: str):
     if isinstance(codec, Sequence):
         quick = [_at(c, precision) for c in codec]
         return codec if all(a is b for a, b in zip(codec, quick, strict=True)) else quick
-    return codec.quick(precision) if hasattr(codec, "quick") else codec
+    return codec.quick(precision)
 
 
 @dataclass(frozen=True)

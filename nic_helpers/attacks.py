@@ -111,7 +111,7 @@ class SpectralNoise(Attack):
         found = self.like.with_(eps=self.eps, seed=self.seed)._attack(codec, x, objective)
         source = to_8bit(x.detach())
         x_adv = dissolved(source, found.x_adv, self.eps, self.seed + 1)
-        at = getattr(codec[0] if isinstance(codec, Sequence) else codec, "device", x.device)
+        at = (codec[0] if isinstance(codec, Sequence) else codec).device
         with torch.no_grad():
             value = objective.bind(codec, source.to(at, torch.float32), None)(x_adv.to(at, torch.float32))
         return replace(found, x_adv=x_adv, objective=value.to(x.device), **achieved(source, x_adv))

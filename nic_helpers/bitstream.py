@@ -13,6 +13,7 @@ All of it counts as rate: 21 bytes for a codec with side information, 17 without
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 import zlib
 from dataclasses import dataclass
@@ -20,11 +21,25 @@ from dataclasses import dataclass
 MAGIC, VERSION = b"NIC", 1
 _HEADER = struct.Struct(">3sBHB2sHH")
 LARGEST_SIDE = 65535
-MOST_PIXELS = 2**26  # a crafted header must not make the decoder allocate without end
+MOST_PIXELS = 2**26  # of the container
+DECODED_PIXELS = 2**25  # unless decode is asked for more: an 8K frame, or a camera's 24 megapixels
 
 
 class BitstreamError(ValueError):
     """The bytes are not a whole, undamaged bitstream of this codec."""
+
+
+def check_pixels(height: int, width: int, most_pixels: float, length: int, densest: float = math.inf) -> None:
+    """BitstreamError for a stream of ``length`` bytes that claims more than ``most_pixels`` pixels, or more than ``densest`` a byte.
+
+    A few bytes must not keep a decoder busy for minutes: this is asked before it runs.
+    """
+    if height * width > most_pixels:
+        raise BitstreamError(f"the bitstream claims {height}×{width} = {height * width} pixels, and {most_pixels} are the most that are "
+                             "decoded: if you trust it, decode(streams, most_pixels=…)")  # fmt: skip
+    if height * width > densest * length:
+        raise BitstreamError(f"the bitstream claims {height}×{width} pixels in {length} bytes, and this codec's encoder can't put "
+                             f"more than {densest:.0f} into a byte: it is not from there")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,14 @@ The image formats are Pillow's; HEVC, VVC and JPEG XL are those of the ffmpeg th
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from PIL import Image
 from torch import Tensor
 
-from nic_helpers.bitstream import BitstreamError
+from nic_helpers.bitstream import BitstreamError, check_pixels
 from nic_helpers.command import CommandCodec, FileCodec, ffmpeg
 from nic_helpers.images import from_pil, to_pil
 
@@ -29,6 +30,9 @@ class Format:
     lowest: float
     highest: float
     scale: str
+    densest: float = (
+        math.inf
+    )  # pixels a byte: four times those of a grey picture of 32 megapixels at the lowest quality
 
 
 class PillowCodec(FileCodec):
@@ -42,10 +46,13 @@ class PillowCodec(FileCodec):
         to_pil(image).save(buffer, self.name, **self._options)
         return buffer.getvalue()
 
-    def _decode(self, stream: bytes) -> Tensor:
+    def _decode(self, stream: bytes, most_pixels: float) -> Tensor:
         try:
-            with Image.open(io.BytesIO(stream), formats=[self.name]) as image:
+            with Image.open(io.BytesIO(stream), formats=[self.name]) as image:  # reads the header alone
+                check_pixels(image.height, image.width, most_pixels, len(stream), self.densest)
                 return from_pil(image)
+        except BitstreamError:
+            raise
         except Exception as error:  # Pillow's decoders raise many kinds; none of them may pass as a picture
             raise BitstreamError(f"not a whole {self.name} file: {error}") from error
 
@@ -67,7 +74,7 @@ def _ffmpeg(name: str, suffix: str, encoder: list[str], decoder: list[str], mult
         return CommandCodec(
             name,
             encode=[*start, "-i", "{source}", *encoder, "-threads", "1", "-frames:v", "1", "{stream}"],
-            decode=[*start, *decoder, "-i", "{stream}", "-vf", _TO_RGB if multiple else "format=rgb24",
+            decode=[*start, "-max_pixels", "{most_pixels}", *decoder, "-i", "{stream}", "-vf", _TO_RGB if multiple else "format=rgb24",
                     "-frames:v", "1", "{picture}"],
             quality=quality, suffix=suffix, multiple=multiple, smallest=32,
         )  # fmt: skip
@@ -82,11 +89,11 @@ _X265 = "qp={quality}:keyint=1:info=0:log-level=error:pools=none:frame-threads=1
 CLASSICAL: dict[str, Format] = {
     "jpeg": Format(
         _pillow("JPEG", lambda q: {"quality": int(q), "optimize": True}), tuple(range(5, 100, 5)), 30, 1, 100,
-        "quality 1–100, Pillow's 4:2:0 chroma, optimised Huffman tables",
+        "quality 1–100, Pillow's 4:2:0 chroma, optimised Huffman tables", 700,
     ),
     "jpeg-plain": Format(
         _pillow("JPEG", lambda q: {"quality": int(q)}), tuple(range(5, 100, 5)), 30, 1, 100,
-        "quality 1–100, Pillow's defaults (4:2:0, standard Huffman tables), as in CompressAI's published curve",
+        "quality 1–100, Pillow's defaults (4:2:0, standard Huffman tables), as in CompressAI's published curve", 700,
     ),
     "jpeg2000": Format(
         _pillow("JPEG2000", lambda r: {"quality_mode": "rates", "quality_layers": [r], "irreversible": True, "mct": 1,
@@ -96,11 +103,11 @@ CLASSICAL: dict[str, Format] = {
     ),
     "webp": Format(
         _pillow("WEBP", lambda q: {"quality": int(q), "method": 6}), (1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95), 40, 0, 100,
-        "quality 0–100, lossy, method 6 (always 4:2:0)",
+        "quality 0–100, lossy, method 6 (always 4:2:0)", 2_300,
     ),
     "avif": Format(
         _pillow("AVIF", lambda q: {"quality": int(q), "subsampling": "4:4:4", "speed": 6, "max_threads": 1}),
-        (10, 20, 30, 40, 50, 60, 70, 80, 90), 50, 0, 100, "quality 0–100, 4:4:4, speed 6",
+        (10, 20, 30, 40, 50, 60, 70, 80, 90), 50, 0, 100, "quality 0–100, 4:4:4, speed 6", 160_000,
     ),
     "jpegxl": Format(
         _ffmpeg("jpegxl", "jxl", ["-c:v", "libjxl", "-distance", "{quality}", "-effort", "7"],
@@ -113,13 +120,13 @@ CLASSICAL: dict[str, Format] = {
         _ffmpeg("hevc", "hevc", ["-vf", f"{_TO_YCBCR},format=yuv444p10le", "-c:v", "libx265", "-preset", "slow",
                                  "-tune", "psnr", "-x265-params", _X265], ["-f", "hevc"], 8),
         (44, 40, 36, 32, 28, 24, 20), 34, 0, 51,
-        "QP 0–51: lower is better quality (x265, intra, 4:4:4, 10 bits, preset slow, tuned to PSNR)",
+        "QP 0–51: lower is better quality (x265, intra, 4:4:4, 10 bits, preset slow, tuned to PSNR)", 18_000,
     ),
     "vvc": Format(
         _ffmpeg("vvc", "vvc", ["-vf", f"{_TO_YCBCR},format=yuv420p10le", "-c:v", "libvvenc", "-preset", "medium",
                                "-qp", "{quality}", "-qpa", "0"], ["-f", "vvc"], 8),
         (46, 42, 38, 34, 30, 26, 22), 36, 0, 63,
-        "QP 0–63: lower is better quality (VVenC, intra, preset medium, tuned to PSNR; always 4:2:0, 10 bits)",
+        "QP 0–63: lower is better quality (VVenC, intra, preset medium, tuned to PSNR; always 4:2:0, 10 bits)", 220_000,
     ),
 }  # fmt: skip
 
@@ -135,9 +142,10 @@ class ClassicalCodec(FileCodec):
                 f"{name} has no quality {quality!r}: give {self.format.lowest} to {self.format.highest} ({self.format.scale})"
             )
         self._coder = self.format.coder(self.quality)
+        self._coder.densest = self.format.densest
 
     def _encode(self, image: Tensor) -> bytes:
         return self._coder._encode(image)
 
-    def _decode(self, stream: bytes) -> Tensor:
-        return self._coder._decode(stream)
+    def _decode(self, stream: bytes, most_pixels: float) -> Tensor:
+        return self._coder._decode(stream, most_pixels)

@@ -9,8 +9,8 @@ out = codec(x)                     # x_hat and estimated bits, differentiable
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,6 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nic_helpers import bitstream
+from nic_helpers.bitstream import DECODED_PIXELS
+from nic_helpers.codec_base import Codec, CodecOutput, Coded, Images, by_size, check_streams, stack
+from nic_helpers.codec_base import real_bpp as real_bpp  # where it is looked for
 from nic_helpers.entropy import EntropyCoder
 from nic_helpers.images import as_images, check_images
 from nic_helpers.memory import keep_freed_memory
@@ -26,70 +29,9 @@ from nic_helpers.settings import get_device
 from nic_helpers.weights import COLLECTIONS, Weights, bundled_qualities, load_weights
 
 SMALLEST_SIDE = 16
-Images = Tensor | Sequence[Tensor]
 
 
-@dataclass
-class CodecOutput:
-    """A differentiable pass: ``x_hat`` [B, 3, H, W] in [0, 1], estimated ``bits`` [B] of each branch, ``pixels`` H·W."""
-
-    x_hat: Tensor
-    bits: dict[str, Tensor]
-    pixels: int
-
-    @property
-    def bpp(self) -> Tensor:
-        """Estimated bits per original pixel [B], all branches."""
-        return sum(self.bits.values()) / self.pixels
-
-
-@dataclass
-class Coded:
-    """Real bitstreams and what decoding them gives: ``streams`` one per image, ``x_hat`` like the input."""
-
-    streams: list[bytes]
-    x_hat: Images
-
-
-def by_size(method):
-    """Let a method on [B, 3, H, W] also take a list of [3, H, W] of any sizes, and give lists back."""
-
-    def wrapped(self, x: Images, *args, **kwargs):
-        if isinstance(x, Tensor):
-            return method(self, x, *args, **kwargs)
-        return [method(self, image[None], *args, **kwargs)[0] for image in as_images(x)]
-
-    wrapped.__doc__, wrapped.__name__ = method.__doc__, method.__name__
-    return wrapped
-
-
-def real_bpp(streams: Sequence[bytes], x: Images) -> list[float]:
-    """8·bytes / (H·W) of each bitstream, over the original images' pixels."""
-    return [8 * len(s) / (image.shape[-2] * image.shape[-1]) for s, image in zip(streams, x, strict=True)]
-
-
-def stack(images: list[Tensor]) -> Images:
-    """A list of [3, H, W]: one tensor if all sizes agree, else the list."""
-    return torch.stack(images) if len({im.shape for im in images}) == 1 else images
-
-
-def check_codec(codec) -> None:
-    """A TypeError that says how to get a codec, unless ``codec`` is one."""
-    if hasattr(codec, "differentiable") and not isinstance(codec, type):
-        return
-    if isinstance(codec, str):
-        raise TypeError(f"{codec!r} is a text, not a codec: load_codec(name, quality) makes one")
-    if isinstance(codec, type):
-        raise TypeError(f"{codec.__name__} is a class, not a codec: make one of it first")
-    if isinstance(codec, Tensor):
-        raise TypeError(f"a tensor {tuple(codec.shape)} is no codec: the codec comes first, then its images")
-    if isinstance(codec, nn.Module):
-        raise TypeError(f"{type(codec).__name__} is a torch module, not a codec: save a CompressAI model's weights with torch.save("
-                        "model.state_dict(), path) and load them with load_codec(name, quality, path)")  # fmt: skip
-    raise TypeError(f"{type(codec).__name__} is no codec: load_codec(name, quality) makes one")
-
-
-class NeuralCodec:
+class NeuralCodec(Codec):
     """A CompressAI model as a codec.
 
     Parameters of every call: ``x`` [B, 3, H, W] in [0, 1], or a list of [3, H, W]; at least 16×16 pixels, any size (the
@@ -98,8 +40,6 @@ class NeuralCodec:
     Attributes: ``name``, ``quality``, ``lmbda`` (λ it was trained for), ``model`` (the CompressAI module, frozen, in
     evaluation mode), ``weights`` (provenance: source, file, SHA-256), ``arch``, ``device``.
     """
-
-    differentiable = True
 
     def __init__(self, name: str, quality: int, weights: Weights, device: torch.device):
         self.name, self.quality, self.weights, self.device = name, quality, weights, device
@@ -131,6 +71,12 @@ class NeuralCodec:
     def label(self) -> str:
         """Short name for tables and legends."""
         return f"{self.name} q{self.quality}"
+
+    @property
+    def activation_bytes(self) -> float:
+        """Of a pixel, while a gradient is taken: about 50·N in the plain codecs, 150·N in Cheng2020 (N: the width)."""
+        width = max((p.size(0) for n, p in self.model.named_parameters() if n.startswith("g_a.0")), default=192)
+        return width * (150 if self.arch.residual else 50)
 
     @property
     def coder(self) -> EntropyCoder:
@@ -253,31 +199,34 @@ class NeuralCodec:
         y_hat, y_string = coder.latents(y, coder.dequantise_bottleneck(symbols), encode)
         return y_hat, (y_string, coder.encode_bottleneck(symbols)) if encode else ()
 
-    def unpack(self, stream: bytes) -> bitstream.Packet:
+    def unpack(self, stream: bytes, most_pixels: float = math.inf) -> bitstream.Packet:
         """The checked parts of one bitstream: image size and one string per branch (y, then z)."""
         branches = 2 if self.arch.side_information else 1
-        return bitstream.unpack(stream, self.name, self.quality, self.weights.sha256, branches)
+        packet = bitstream.unpack(stream, self.name, self.quality, self.weights.sha256, branches)
+        bitstream.check_pixels(packet.height, packet.width, most_pixels, len(stream))
+        self.coder.check_bottleneck(packet.strings[-1], self._bottleneck_shape(packet))
+        return packet
 
     @torch.no_grad()
-    def decode(self, streams: Sequence[bytes]) -> Images:
+    def decode(self, streams: Sequence[bytes], most_pixels: float = DECODED_PIXELS) -> Images:
         """Bitstreams -> images on the CPU: [B, 3, H, W] in [0, 1], or a list where sizes differ.
 
         Raises :class:`nic_helpers.bitstream.BitstreamError` for anything that is not a whole, undamaged stream of this
-        codec, before the entropy decoder runs.
+        codec, and for one that claims more than ``most_pixels`` or more than its bytes can hold, before the entropy decoder runs.
         """
-        if isinstance(streams, (bytes, bytearray)):
-            raise TypeError("decode takes a list of bitstreams: decode([stream])")
-        packets = [self.unpack(s) for s in streams]
+        check_streams(streams)
+        packets = [self.unpack(s, most_pixels) for s in streams]
         return stack([self._decode(p)[0] for p in packets])
 
+    def _bottleneck_shape(self, packet: bitstream.Packet) -> tuple[int, int]:
+        s, at = self.arch.stride, 64 if self.arch.side_information else 16
+        rows, columns = (-(-side // s) * s // at for side in (packet.height, packet.width))
+        return rows, columns
+
     def _decode(self, packet: bitstream.Packet) -> Tensor:
-        s = self.arch.stride
-        rows, columns = (-(-side // s) * s for side in (packet.height, packet.width))
-        if not self.arch.side_information:
-            y_hat = self.coder.decode_bottleneck(packet.strings[0], (rows // 16, columns // 16))
-        else:
-            z_hat = self.coder.decode_bottleneck(packet.strings[1], (rows // 64, columns // 64))
-            y_hat = self.coder.decode_latents(packet.strings[0], z_hat)
+        y_hat = self.coder.decode_bottleneck(packet.strings[-1], self._bottleneck_shape(packet))
+        if self.arch.side_information:
+            y_hat = self.coder.decode_latents(packet.strings[0], y_hat)
         return self._synthesise(y_hat, packet.height, packet.width).cpu()
 
 

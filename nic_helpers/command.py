@@ -8,6 +8,7 @@ Every table, and every attack that needs no gradient, takes it like any other co
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
@@ -23,31 +24,23 @@ from pathlib import Path
 import imageio_ffmpeg
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-from nic_helpers.bitstream import LARGEST_SIDE, MOST_PIXELS, BitstreamError
-from nic_helpers.codecs import Coded, Images, by_size, stack
+from nic_helpers.bitstream import DECODED_PIXELS, LARGEST_SIDE, MOST_PIXELS, BitstreamError, check_pixels
+from nic_helpers.codec_base import Codec, Coded, Images, by_size, check_streams, stack
 from nic_helpers.images import check_images, load_image, to_pil
 
 TIMEOUT = 300.0  # seconds, of one image
 
 
-class FileCodec(ABC):
+class FileCodec(Codec, ABC):
     """A codec of whole files: ``encode``, ``decode``, ``reconstruct``, ``roundtrip`` as a neural codec has them, and no
-    gradient. A subclass gives ``_encode(image [3, H, W]) -> bytes`` and ``_decode(bytes) -> image``."""
+    gradient. A subclass gives ``_encode(image [3, H, W]) -> bytes`` and ``_decode(bytes, most_pixels) -> image``."""
 
     differentiable = False
-    lmbda = float("nan")
-    name: str
-    quality: float
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name}, quality={self.quality})"
-
-    @property
-    def label(self) -> str:
-        """Short name for tables and legends."""
-        return f"{self.name} {self.quality}"
+    #: Pixels that its encoder puts into a byte at most: a stream that claims more is refused.
+    densest: float = math.inf
 
     def __call__(self, x, surrogate=None, rate=True):
         """Not available: says what to use instead."""
@@ -63,23 +56,23 @@ class FileCodec(ABC):
             check_images(image[None])
         return [self._encode(image) for image in x]
 
-    def decode(self, streams: Sequence[bytes]) -> Images:
-        """Files -> images: [B, 3, H, W] in [0, 1], or a list where sizes differ; BitstreamError for what is no file."""
-        if isinstance(streams, (bytes, bytearray)):
-            raise TypeError("decode takes a list of bitstreams: decode([stream])")
-        return stack([self._decode(s) for s in streams])
+    def decode(self, streams: Sequence[bytes], most_pixels: float = DECODED_PIXELS) -> Images:
+        """Files -> images: [B, 3, H, W] in [0, 1], or a list where sizes differ; BitstreamError for what is no file, and for one that
+        claims more than ``most_pixels``."""
+        check_streams(streams)
+        return stack([self._decode(s, most_pixels) for s in streams])
 
     @by_size
     def reconstruct(self, x: Images, surrogate: str | None = None) -> Images:
         """The decoded image, [B, 3, H, W] in [0, 1]."""
         if surrogate is not None:
             self(x)
-        return self.decode(self.encode(x)).to(x.device)
+        return self.roundtrip(x).x_hat
 
     def roundtrip(self, x: Images) -> Coded:
         """The files and what they decode to."""
         streams = self.encode(x)
-        images = [self._decode(s).to(image.device) for s, image in zip(streams, x, strict=True)]
+        images = [self._decode(s, math.inf).to(image.device) for s, image in zip(streams, x, strict=True)]
         return Coded(streams, torch.stack(images) if isinstance(x, Tensor) else images)
 
     @abstractmethod
@@ -87,8 +80,8 @@ class FileCodec(ABC):
         """One image [3, H, W] as a file."""
 
     @abstractmethod
-    def _decode(self, stream: bytes) -> Tensor:
-        """A file as an image [3, H, W]; BitstreamError for what is none."""
+    def _decode(self, stream: bytes, most_pixels: float) -> Tensor:
+        """A file as an image [3, H, W]; BitstreamError for what is none, or is one of more than ``most_pixels``."""
 
 
 class CommandCodec(FileCodec):
@@ -96,11 +89,12 @@ class CommandCodec(FileCodec):
 
     ``encode``, ``decode``: the two commands as lists (no shell takes part), in which {source} is the PNG to be coded,
     {stream} the file of the bitstream, {picture} the PNG to be written, {quality}, {width} and {height} the numbers
-    (the sizes, as coded; while decoding they are known only with ``multiple``).
+    (the sizes, as coded; while decoding they are known only with ``multiple``), and, for a decoder that can be held to it,
+    {most_pixels} how many pixels it may make on the way: four times what is wanted, as decoders pad.
     They run in a temporary folder that is removed whatever happens. ``multiple``: the sides that the program takes are
     multiples of this (and at least ``smallest``); the image is padded by its edge, and the true size stored in 8 bytes
     that count, with a checksum, which also keeps damaged streams from decoders that take anything. None: the program
-    knows sizes itself.
+    knows sizes itself: then only ``timeout`` and {most_pixels} bound what a crafted stream can cost before its picture is refused.
     ``suffix`` of the bitstream's file. ``timeout``: seconds for one image.
 
     A program that is missing, fails, or takes too long raises RuntimeError with the end of what it said; while decoding,
@@ -132,7 +126,7 @@ class CommandCodec(FileCodec):
             image = F.pad(image[None].float(), padding, mode="replicate")[0]
         with tempfile.TemporaryDirectory(prefix="codec_") as folder:
             to_pil(image).save(Path(folder) / "source.png")
-            self._run("encode", folder, tuple(image.shape[1:]))
+            self._run("encode", folder, tuple(image.shape[1:]), math.inf)
             stream = Path(folder) / f"stream.{self._suffix}"
             if not stream.is_file() or not stream.stat().st_size:
                 raise RuntimeError(f"{self.name}'s encoder ended well and wrote no {stream.name}")
@@ -142,32 +136,38 @@ class CommandCodec(FileCodec):
         body = struct.pack(">HH", height, width) + body
         return struct.pack(">I", zlib.crc32(body)) + body
 
-    def _decode(self, stream: bytes) -> Tensor:
+    def _decode(self, stream: bytes, most_pixels: float) -> Tensor:
         body, size = bytes(stream), None
         if self._multiple:
             if len(body) <= 8 or zlib.crc32(body[4:]) != struct.unpack_from(">I", body)[0]:
                 raise BitstreamError(f"not a whole, undamaged bitstream of {self.name}: its checksum does not match")
             size, body = struct.unpack_from(">HH", body, 4), body[8:]
+            check_pixels(*size, most_pixels, len(stream), self.densest)
+            most_pixels = self._padded(size[0]) * self._padded(size[1])  # whatever the program's own header says
         with tempfile.TemporaryDirectory(prefix="codec_") as folder:
             (Path(folder) / f"stream.{self._suffix}").write_bytes(body)
             try:
-                self._run("decode", folder, tuple(map(self._padded, size)) if size else (0, 0))
-                image = load_image(Path(folder) / "picture.png")
-            except (RuntimeError, OSError) as error:
+                self._run("decode", folder, tuple(map(self._padded, size)) if size else (0, 0), most_pixels)
+                picture = Path(folder) / "picture.png"
+                with Image.open(picture) as header:
+                    found = header.height, header.width
+                if size is None:
+                    check_pixels(*found, most_pixels, len(stream), self.densest)
+                elif 0 in size or tuple(map(self._padded, size)) != found:
+                    raise BitstreamError(f"{self.name}'s bitstream holds an image of another size than it says")
+                image = load_image(picture)
+            except (RuntimeError, OSError, Image.DecompressionBombError) as error:
                 raise BitstreamError(f"{self.name} cannot decode this: {error}") from error
-        if size is None:
-            return image
-        if 0 in size or tuple(map(self._padded, size)) != tuple(image.shape[1:]):
-            raise BitstreamError(f"{self.name}'s bitstream holds an image of another size than it says")
-        return image[:, : size[0], : size[1]].contiguous()
+        return image if size is None else image[:, : size[0], : size[1]].contiguous()
 
     def _padded(self, side: int) -> int:
         return max(self._smallest, -(-side // self._multiple) * self._multiple)
 
-    def _run(self, which: str, folder: str, size: tuple[int, int]) -> None:
+    def _run(self, which: str, folder: str, size: tuple[int, int], most_pixels: float) -> None:
         height, width = size
         names = {"source": "source.png", "stream": f"stream.{self._suffix}", "picture": "picture.png",
-                 "quality": f"{self.quality:g}", "height": height, "width": width}  # fmt: skip
+                 "quality": f"{self.quality:g}", "height": height, "width": width,
+                 "most_pixels": int(min(4 * most_pixels + 2**16, 2**31 - 1))}  # fmt: skip
         run_command([_filled(word, names) for word in self._commands[which]], folder, self.timeout)
 
 

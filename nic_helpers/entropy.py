@@ -8,6 +8,7 @@ difference between two machines' last bits is then 2²⁹ times smaller than in 
 from __future__ import annotations
 
 import copy
+import math
 
 import numpy as np
 import scipy.stats
@@ -36,6 +37,8 @@ class Tables:
     def __init__(self, pmfs: list[np.ndarray], tails: list[float], offsets: list[int]):
         self.cdfs = [pmf_to_quantized_cdf([*pmf, tail], _PRECISION) for pmf, tail in zip(pmfs, tails, strict=True)]
         self.offsets = offsets
+        #: Bits of the likeliest symbol of each: no encoder writes fewer.
+        self.fewest_bits = np.array([_PRECISION - np.log2(np.diff(c).max()) for c in self.cdfs])
 
     def _part(self, indexes: np.ndarray) -> tuple[list, list, list, list]:
         # only the rows in use cross over to C++: converting all of them costs more than coding
@@ -129,6 +132,17 @@ class EntropyCoder:
             self.taps = [(i, j) for i in range(5) for j in range(5) if (i, j) < (2, 2)]  # what is decoded already
             self.context_weight = torch.cat([masked[:, :, i, j] for i, j in self.taps], dim=1)  # [2M, 12·M]
             self.context_bias = model.context_prediction.bias.detach().double().cpu()
+
+    def check_bottleneck(self, string: bytes, shape: tuple[int, int]) -> None:
+        """BitstreamError for a string shorter than any that stands for (h, w) positions of what the bottleneck codes.
+
+        Each costs at least what the likeliest symbol of each table does, so a few bytes can't ask for a large image. (Of the
+        latents under a hyperprior nearly any number fits into a byte: at the smallest scale a zero is as good as certain.)
+        """
+        bits = self.bottleneck.fewest_bits.sum() * shape[0] * shape[1]
+        if 8 * len(string) < 0.99 * bits:  # the range coder's own rounding is far below a hundredth
+            raise BitstreamError(f"a string of {len(string)} bytes is too short for the size that the bitstream claims: this codec's "
+                                 f"encoder writes at least {math.ceil(bits / 8)}")  # fmt: skip
 
     # ------------------------------------------------------------------------------------------------- bottleneck
     @property

@@ -291,8 +291,14 @@ def _clean(
     name: str, quality: float, weights: str, defend, source: str, crop: int | None, images: tuple[str, ...]
 ) -> Coded:
     """A codec's real streams and reconstructions of a shard's clean images: the same for every attack on it."""
+    x = _batch(source, crop, images)
+    return _defended(defend, name, quality, weights, x).roundtrip(x)
+
+
+def _defended(defend, name: str, quality: float, weights: str, x: Tensor | list[Tensor]):
+    """A codec with its defence, which draws for an attacked image what it draws for the image itself."""
     codec = codec_at(name, quality, weights)
-    return (defend(codec) if defend else codec).roundtrip(_batch(source, crop, images))
+    return (defend(codec) if defend else codec).for_images(x)
 
 
 def _batch(source: str, crop: int | None, images: tuple[str, ...]) -> Tensor | list[Tensor]:
@@ -325,16 +331,13 @@ def _run_unit(unit: Unit) -> pd.DataFrame:
         torch.cuda.reset_peak_memory_stats(device)
     x = _batch(unit.source, unit.crop, unit.images)
 
-    def defended(codec):
-        return unit.defend(codec) if unit.defend else codec
-
-    attacked = [defended(codec_at(n, q, unit.weights)) for n, q in unit.attacked]
+    attacked = [_defended(unit.defend, n, q, unit.weights, x) for n, q in unit.attacked]
     began = time.perf_counter()
     result = unit.attack(attacked if len(attacked) > 1 else attacked[0], x, unit.objective)
     seconds = (time.perf_counter() - began) / len(unit.images)
     tables = []
     for name, quality in unit.measured:
-        codec = defended(codec_at(name, quality, unit.weights))
+        codec = _defended(unit.defend, name, quality, unit.weights, x)
         clean = _clean(name, quality, unit.weights, unit.defend, unit.source, unit.crop, unit.images)
         coded = codec.roundtrip(result.x_adv)
         table = before_after(codec, x, result.x_adv, list(unit.images), coded=(clean, coded))

@@ -19,7 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nic_helpers.codecs import SMALLEST_SIDE, CodecOutput, Coded, Images, _has_bfloat16, _quantiser, by_size
+from nic_helpers.bitstream import DECODED_PIXELS
+from nic_helpers.codec_base import Codec, CodecOutput, Coded, Images, by_size
+from nic_helpers.codecs import SMALLEST_SIDE, _has_bfloat16, _quantiser
 from nic_helpers.images import check_images
 from nic_helpers.memory import keep_freed_memory
 from nic_helpers.settings import get_device, jpegai_dir
@@ -108,7 +110,7 @@ def to_rgb(y: Tensor, chroma: Tensor) -> Tensor:
     return torch.cat((red, (y - KR * red - KB * blue) / (1 - KR - KB), blue), 1)
 
 
-class JpegAI:
+class JpegAI(Codec):
     """JPEG AI's verification model 3.3 as an auto-encoder: RGB, its luma by one pair of networks, then its colour (4:2:0) by another,
     which sees the luma too.
 
@@ -120,8 +122,6 @@ class JpegAI:
     networks by name, frozen), ``weights``, ``device``. What would need a stream or a rate raises NotImplementedError.
     With ``luma_only`` the output is the luma's as a grey picture: the PSNR between two outputs is then the luma's.
     """
-
-    differentiable = True
 
     def __init__(
         self, quality: float | None = None, device=None, *, luma_only: bool = False, folder: str | Path | None = None
@@ -211,7 +211,7 @@ class JpegAI:
         """NotImplementedError, as there is no entropy coder."""
         self._lacks("bitstream")
 
-    def decode(self, streams) -> Images:
+    def decode(self, streams, most_pixels: float = DECODED_PIXELS) -> Images:
         """NotImplementedError, as there is no entropy decoder."""
         self._lacks("bitstream")
 

@@ -12,7 +12,7 @@ from pytorch_msssim import ms_ssim as _ms_ssim
 from pytorch_msssim import ssim as _ssim
 from torch import Tensor
 
-from nic_helpers.codecs import Coded, Images, check_codec, real_bpp
+from nic_helpers.codec_base import Coded, Images, check_codec, real_bpp
 from nic_helpers.images import as_images, check_images, to_8bit
 
 PSNR_CAP = 100.0  # dB; the PSNR of identical images is infinite, and is reported as this
@@ -119,7 +119,7 @@ def quality_table(codec, x: Images, names: list[str] | None = None) -> pd.DataFr
 
 def describe(codec) -> dict:
     """Which codec a row is about: name, quality, λ, where its weights come from and their SHA-256 (12 digits)."""
-    weights = getattr(codec, "weights", None)
+    weights = codec.weights
     return {
         "codec": codec.name,
         "quality": codec.quality,
@@ -141,7 +141,8 @@ def before_after(
 
     Parameters: x, x_adv [B, 3, H, W] (or lists of [3, H, W]) in [0, 1], source and attacked; ``names`` of the images;
     ``real_rate=False`` leaves out the real bitstreams (and their columns), which saves the entropy coding; ``coded``: what
-    ``codec.roundtrip`` gave for x and for x', where that is known already.
+    ``codec.roundtrip`` gave for x and for x', where that is known already. A codec that draws at random draws for x' what it draws
+    for x (``codec.for_images``), unless ``coded`` says otherwise.
 
     Columns, with C the codec and Q a full-reference quality (``psnr`` in dB, ``ssim``, ``ms_ssim``):
     ``Q_clean`` Q(x, C(x)) · ``Q_source`` Q(x, C(x')) · ``Q_own`` Q(x', C(x')) · ``Q_recon`` Q(C(x), C(x')) ·
@@ -154,6 +155,7 @@ def before_after(
     check_codec(codec)
     x, x_adv = _both(x, getattr(x_adv, "x_adv", x_adv))  # what an attack gives is taken too
     names = _named(names, len(x))
+    codec = codec.for_images(x)
     if real_rate or coded:
         clean, attacked = coded or (codec.roundtrip(x), codec.roundtrip(x_adv))
         rates = list(zip(real_bpp(clean.streams, x), real_bpp(attacked.streams, x), strict=True))

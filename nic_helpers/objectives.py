@@ -15,7 +15,7 @@ import torch
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
-from nic_helpers.codecs import real_bpp
+from nic_helpers.codec_base import real_bpp
 from nic_helpers.metrics import MS_SSIM_SMALLEST
 
 REFERENCES = ("clean", "source", "own")
@@ -58,19 +58,6 @@ def picture(codec, x: Tensor, surrogate: str | None) -> Tensor:
     if codec.differentiable:
         return codec(x, surrogate, rate=False).x_hat
     return codec.reconstruct(x)
-
-
-def estimated_bpp(codec, x: Tensor, surrogate: str | None) -> Tensor:
-    """A codec's rate with a gradient, without its synthesis where the codec can leave that out."""
-    # asked of the type: a codec seen through another (BPDA) has a rate of its own
-    if hasattr(type(codec), "estimated_bpp"):
-        return codec.estimated_bpp(x, surrogate)
-    return codec(x, surrogate).bpp
-
-
-def _lmbda(codec) -> float:
-    """λ·255²·MSE + rate is what a codec was trained for; NaN where it has none."""
-    return getattr(codec, "lmbda", math.nan)
 
 
 MEASURES = {"mse": squared_error, "luma": luma_error, "ms_ssim": structural_error}
@@ -137,7 +124,7 @@ class Rate:
         """The values' function, in bits per pixel."""
         if not codec.differentiable:
             return lambda x_adv, rows=slice(None): torch.tensor(real_bpp(codec.encode(x_adv), x_adv)).to(x_adv)
-        return lambda x_adv, rows=slice(None): estimated_bpp(codec, x_adv, surrogate)
+        return lambda x_adv, rows=slice(None): codec.estimated_bpp(x_adv, surrogate)
 
 
 @dataclass(frozen=True)
@@ -172,15 +159,13 @@ class Joint:
 
     def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
         """The values' function, in bits per pixel; ValueError for a codec without λ."""
-        if not math.isfinite(_lmbda(codec)):
-            raise ValueError(
-                f"{codec.name} has no λ to weigh rate and distortion by: use Rate() or Distortion(), or "
-                "give a file's λ with load_codec(…, lmbda=…)"
-            )
+        if not math.isfinite(codec.lmbda):
+            raise ValueError(f"{codec.name} has no λ to weigh rate and distortion by: use Rate() or Distortion(), or give a file's λ "
+                             "with load_codec(…, lmbda=…)")  # fmt: skip
 
         def value(x_adv: Tensor, rows=slice(None)) -> Tensor:
             if self.b == 0:
-                return self.a * estimated_bpp(codec, x_adv, surrogate)
+                return self.a * codec.estimated_bpp(x_adv, surrogate)
             out = codec(x_adv, surrogate, rate=self.a != 0)
             total = self.b * codec.lmbda * 255**2 * squared_error(out.x_hat, x_adv)
             return total + self.a * out.bpp if self.a else total
@@ -231,7 +216,7 @@ class Together:
     def _unit(self, codec) -> float:
         """What the objective is multiplied with to be a cost in bits per pixel."""
         squared = isinstance(self.objective, Distortion) and self.objective.measure != "ms_ssim"
-        return _lmbda(codec) * 255**2 if squared else 1.0
+        return codec.lmbda * 255**2 if squared else 1.0
 
     def bind(self, codecs, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
         """The values' function, for a list of codecs."""
@@ -239,7 +224,7 @@ class Together:
         with torch.no_grad():
             before = torch.stack([v(x) for v in values])
             costs = torch.ones_like(before)
-            if all(math.isfinite(_lmbda(c)) for c in codecs):
+            if all(math.isfinite(c.lmbda) for c in codecs):
                 costs = torch.stack([Joint(1.0, 1.0).bind(c, x, None)(x) / self._unit(c) for c in codecs])
 
         def value(x_adv: Tensor, rows=slice(None)) -> Tensor:

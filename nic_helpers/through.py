@@ -2,40 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-from nic_helpers.codecs import CodecOutput, Images, real_bpp
+from nic_helpers.bitstream import DECODED_PIXELS
+from nic_helpers.codec_base import Around, Codec, CodecOutput, Coded, Images, by_size, check_codec, real_bpp
 
 
-class BPDA:
+class BPDA(Around):
     """Backward pass differentiable approximation (Athalye 2018, arXiv 1802.00420): any codec, with a gradient.
 
     Forward it is the codec itself, backward the identity: of the *whole* codec, so it is for one that has no gradient at all.
-    (A pre-processing without one in front of a neural codec should approximate that step alone, and keep the codec's gradient.)
-    Its rate is that of the real files and has no gradient.
-    Everything else (``encode``, ``decode``, ``reconstruct``, ``name`` …) is the codec's own.
+    (A step without one in front of a neural codec is a :class:`~nic_helpers.defences.Defended`: it approximates that step alone,
+    and keeps the codec's gradient.) Its rate is that of the real files and has no gradient; its files are the codec's own.
     """
 
-    differentiable = True
-    always_rounds = True  # whatever the surrogate
-
-    def __init__(self, codec):
-        self._codec = codec
-
-    def __getattr__(self, name: str):
-        return getattr(self._codec, name)
+    def __init__(self, codec: Codec):
+        super().__init__(codec)
+        self.differentiable = self.always_rounds = True  # whatever the surrogate
 
     def __repr__(self) -> str:
-        return f"BPDA({self._codec!r})"
+        return f"BPDA({self.codec!r})"
+
+    @property
+    def label(self) -> str:
+        """The codec's own."""
+        return self.codec.label
 
     def __call__(self, x: Images, surrogate: str | None = "ste", rate: bool = True) -> CodecOutput | list[CodecOutput]:
         """The codec's true output on x [B, 3, H, W], with the gradient of the identity (none for ``surrogate=None``)."""
         if not isinstance(x, Tensor):
             return [self(image[None], surrogate, rate) for image in x]
         with torch.no_grad():
-            coded = self._codec.roundtrip(x.detach().clamp(0, 1)) if rate else None
-            x_hat = coded.x_hat if rate else self._codec.reconstruct(x.detach().clamp(0, 1))
+            coded = self.codec.roundtrip(x.detach().clamp(0, 1)) if rate else None
+            x_hat = coded.x_hat if rate else self.codec.reconstruct(x.detach().clamp(0, 1))
         bits = {}
         if rate:
             bpp = torch.tensor(real_bpp(coded.streams, x), dtype=x.dtype, device=x.device)
@@ -44,15 +46,31 @@ class BPDA:
         x_hat = x_hat.to(x) + ((x - x.detach()) if surrogate is not None else 0 * (x - x.detach()))
         return CodecOutput(x_hat, bits, x.size(2) * x.size(3))
 
+    @by_size
+    def reconstruct(self, x: Images, surrogate: str | None = None) -> Images:
+        """The codec's own reconstruction; with a surrogate, with the identity's gradient."""
+        return self.codec.reconstruct(x) if surrogate is None else self(x, surrogate, rate=False).x_hat
 
-def eot(codec, draws: int = 8) -> list:
+    def roundtrip(self, x: Images) -> Coded:
+        """The codec's own files and what they decode to."""
+        return self.codec.roundtrip(x)
+
+    def encode(self, x: Images) -> list[bytes]:
+        """The codec's own files."""
+        return self.codec.encode(x)
+
+    def decode(self, streams: Sequence[bytes], most_pixels: float = DECODED_PIXELS) -> Images:
+        """The codec's own decoding."""
+        return self.codec.decode(streams, most_pixels)
+
+
+def eot(codec: Codec, draws: int = 8) -> list[Codec]:
     """Expectation over transformation (Athalye 2018, arXiv 1707.07397): ``draws`` versions of a randomised codec.
 
     An attack on the list climbs the mean over them. A randomised codec has ``redrawn(k)``: itself with other draws.
-    Raises TypeError for a codec that has none, ValueError for fewer than one draw.
+    Raises TypeError for a codec that draws nothing, ValueError for fewer than one draw.
     """
-    if not hasattr(codec, "redrawn"):
-        raise TypeError(f"{codec!r} draws nothing at random: attack it as it is")
+    check_codec(codec)
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
     return [codec.redrawn(k) for k in range(draws)]

@@ -6,16 +6,16 @@ import torch
 from nic_helpers import attacks, load_codec
 from nic_helpers.analysis import MEANINGS, check_gradient, randomness
 from nic_helpers.attacks import PGD, RandomNoise
-from nic_helpers.codecs import CodecOutput
+from nic_helpers.codec_base import Codec, CodecOutput
 from nic_helpers.objectives import Distortion, Rate
 
 EPS = 8 / 255
 
 
-class Wrapped:
+class Wrapped(Codec):
     """A codec with another forward pass and reconstruction: change(x_hat)."""
 
-    differentiable = True
+    name, quality = "wrapped", 0
 
     def __init__(self, codec, change):
         self._codec, self._change, self.device = codec, change, codec.device

@@ -1,9 +1,12 @@
+import io
+import math
 import random
 
 import pytest
 import torch
+from PIL import Image
 
-from nic_helpers import load_codec, load_images
+from nic_helpers import classical, command, load_codec, load_images
 from nic_helpers.bitstream import BitstreamError
 from nic_helpers.classical import CLASSICAL
 from nic_helpers.codecs import real_bpp
@@ -56,6 +59,45 @@ def test_damaged_files_never_crash(name, image):
             codec.decode([bytes(damaged)])
         except BitstreamError:
             continue
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_more_pixels_than_asked_for_are_refused_before_they_are_decoded(name, image, monkeypatch):
+    codec = load_codec(name)
+    stream = codec.encode(image)
+    pixels = image[0, 0].numel()
+    assert codec.decode(stream, most_pixels=pixels).shape == image.shape
+    for module, decoding in ((classical, "from_pil"), (command, "load_image")):
+        monkeypatch.setattr(module, decoding, lambda *a: pytest.fail("it was decoded"))
+    with pytest.raises(BitstreamError, match=r"most that are decoded|cannot decode this"):
+        codec.decode(stream, most_pixels=pixels - 1)
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_the_flattest_picture_is_decoded_and_a_denser_claim_is_not(name, monkeypatch):
+    lowest = min((CLASSICAL[name].lowest, CLASSICAL[name].qualities[0], CLASSICAL[name].highest),
+                 key=lambda q: len(load_codec(name, q).encode(torch.full((1, 3, 64, 64), 0.5))[0]))  # fmt: skip
+    flat, codec = torch.full((1, 3, 1024, 2048), 0.5), load_codec(name, lowest)
+    stream = codec.encode(flat)
+    assert codec.decode(stream).shape == flat.shape
+    if math.isfinite(CLASSICAL[name].densest):
+        assert 2**21 / len(stream[0]) < CLASSICAL[name].densest / 2
+        monkeypatch.setattr(codec._coder, "densest", 2**21 / len(stream[0]) - 1)
+        with pytest.raises(BitstreamError, match="into a byte"):
+            codec.decode(stream)
+
+
+def test_a_decompression_bomb_is_a_bitstream_error(image):
+    bomb = io.BytesIO()
+    Image.new("L", (6000, 6000)).save(bomb, "JPEG2000", no_jp2=True, irreversible=True)
+    assert len(bomb.getvalue()) < 1000  # 36 megapixels of black
+    with pytest.raises(BitstreamError, match="most that are decoded"):
+        load_codec("jpeg2000").decode([bomb.getvalue()])
+    jpeg = bytearray(load_codec("jpeg").encode(image)[0])
+    at = jpeg.index(b"\xff\xc0") + 5  # height and width of the frame
+    jpeg[at : at + 4] = b"\xff\xff\xff\xff"
+    with pytest.raises(BitstreamError, match=r"65535×65535|exceeds limit"):
+        load_codec("jpeg").decode([bytes(jpeg)])
 
 
 @pytest.mark.parametrize("quality", [0, 101, -3, "high", float("nan")])

@@ -1,7 +1,9 @@
+import struct
 import sys
 import tempfile
 import threading
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,38 @@ def test_padding_and_the_true_size_are_handled_where_the_program_wants_multiples
     for damaged in (stream[0][:-1], b"\0" + stream[0][1:], stream[0][:8], b""):
         with pytest.raises(BitstreamError, match="checksum"):
             codec.decode([damaged])
+
+
+def test_a_claim_of_too_many_pixels_is_refused_and_where_the_size_is_known_before_the_program_runs(image, monkeypatch):
+    pixels = image[0, 0].numel()
+    plain, padded = mjpeg(), mjpeg(multiple=16)
+    plain.decode(plain.encode(image), most_pixels=pixels)
+    streams = padded.encode(image)
+    padded.decode(streams, most_pixels=pixels)
+    with pytest.raises(BitstreamError, match=rf"{pixels} pixels, and {pixels - 1} are the most"):
+        plain.decode(plain.encode(image), most_pixels=pixels - 1)
+    body = b"\xff\xff\xff\xff" + streams[0][8:]  # 65535×65535, with a right checksum
+    huge = struct.pack(">I", zlib.crc32(body)) + body
+    inside = mjpeg().encode(torch.nn.functional.interpolate(image, (512, 512)))[0]  # the program's own header says more
+    body = streams[0][4:8] + inside
+    hidden = struct.pack(">I", zlib.crc32(body)) + body
+    with pytest.raises(BitstreamError, match="another size than it says"):
+        padded.decode([hidden])
+    monkeypatch.setattr(padded, "_run", lambda *a: pytest.fail("the program ran"))
+    with pytest.raises(BitstreamError, match="65535×65535"):
+        padded.decode([huge])
+    padded.densest = 1.0
+    with pytest.raises(BitstreamError, match="into a byte"):
+        padded.decode(streams)
+
+
+def test_a_decoder_can_be_told_how_many_pixels_it_may_make(image, tmp_path):
+    code = "import sys, shutil; print(sys.argv[3], file=sys.stderr); sys.exit(1)"
+    codec = CommandCodec("told", [sys.executable, "-c", code, "{source}", "{stream}", ""],
+                         [sys.executable, "-c", code, "{stream}", "{picture}", "{most_pixels}"])  # fmt: skip
+    for most, said in ((10**6, str(4 * 10**6 + 2**16)), (float("inf"), str(2**31 - 1))):
+        with pytest.raises(BitstreamError, match=rf"status 1: {said}$"):
+            codec.decode([b"x"], most_pixels=most)
 
 
 def test_what_is_no_stream_is_a_bitstream_error(image, folder):

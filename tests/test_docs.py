@@ -4,21 +4,26 @@ import pytest
 import torch
 
 from nic_helpers import attacks, load_codec
+from nic_helpers.codec_base import MEMBERS
 from nic_helpers.images import to_8bit
 from nic_helpers.objectives import Rate
 from nic_helpers.settings import PROJECT
 
-PAGE = PROJECT / "docs" / "adding-an-attack.md"
+PAGE, CODECS = (PROJECT / "docs" / f"adding-{what}.md" for what in ("an-attack", "a-codec"))
 EPS = 8 / 255
+
+
+def ran(path):
+    """What a page's Python blocks define, run one after another."""
+    names = {"__name__": path.stem.replace("-", "_")}
+    for block in re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S):
+        exec(compile(block, str(path), "exec"), names)
+    return names
 
 
 @pytest.fixture(scope="module")
 def page():
-    """What the page's Python blocks define, run one after another."""
-    names = {"__name__": "adding_an_attack"}
-    for block in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(encoding="utf-8"), re.M | re.S):
-        exec(compile(block, str(PAGE), "exec"), names)
-    return names
+    return ran(PAGE)
 
 
 def test_the_page_is_short_and_its_calls_exist():
@@ -59,6 +64,20 @@ def test_the_new_attack_is_mi_fgsm_without_momentum_and_another_with_it(page, hy
     settings = {"alpha": 2 / 255, "steps": 4}
     assert torch.equal(images(page["NIFGSM"](EPS, mu=0.0, **settings)), images(attacks.IFGSM(EPS, **settings)))
     assert not torch.equal(images(page["NIFGSM"](EPS, **settings)), images(attacks.MIFGSM(EPS, **settings)))
+
+
+def test_the_page_on_codecs_names_all_that_a_codec_has_and_runs():
+    text = CODECS.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 70
+    assert not {m for m in MEMBERS if not re.search(rf"`[^`]*\b{m}\b[^`]*`", text)}
+    page = ran(CODECS)
+    assert page["found"].objective.min() > 0 and page["found"].linf.max() <= EPS + 1e-6
+    assert page["row"]["bpp_clean"].gt(0).all() and page["row"]["psnr_recon"].lt(60).all()
+    smoothed, x, naked = page["smoothed"], page["x"], page["naked"]
+    torch.testing.assert_close(smoothed.decode(smoothed.encode(x)), smoothed.reconstruct(x), atol=1e-5, rtol=0)
+    assert not torch.equal(smoothed.reconstruct(x), naked.reconstruct(x)) and smoothed.name == naked.name
+    red = page["Red"]().bind(smoothed, x, None)
+    assert (page["redder"].objective > red(x)).all()
 
 
 def test_the_page_on_scaling_runs(tmp_path, monkeypatch):

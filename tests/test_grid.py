@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from nic_helpers import attacks, grid, images, load_codec, study
+from nic_helpers import attacks, defences, grid, images, load_codec, study
 from nic_helpers.grid import Contestant, Grid, expected_gradients, images_of, run_unit
 from nic_helpers.images import to_pil, to_uint8
 from nic_helpers.objectives import Rate
@@ -24,6 +24,11 @@ def small(**changes):
 def blurred(codec):
     """A defence that a process can find by its name."""
     return codec
+
+
+def bits_of_flip(codec):
+    """Two defences, one in the other."""
+    return defences.BitDepth(bits=5)(defences.Flip(seed=1)(codec))
 
 
 def test_every_combination_is_a_unit_once():
@@ -212,6 +217,20 @@ def mjpeg(quality):
     rows = grid.run_unit(mine.units()[0])
     assert list(rows["codec"]) == ["mjpeg"] and rows["quality"].dtype == float and rows["bpp_clean"].iloc[0] > 0
     assert "imageio-ffmpeg" in rows["versions"].iloc[0]
+
+
+def test_a_defence_draws_for_an_attacked_image_what_it_draws_for_the_image():
+    one, other = small(defences={"nested": bits_of_flip, "flip": defences.Flip(seed=3)}, shard=2).units()
+    assert one.key != other.key and one.defence == "nested"
+    rows = run_unit(one)
+    x = torch.stack([images_of("bundled", 48)[n] for n in one.images])
+    codec = bits_of_flip(load_codec("bmshj2018-hyperprior", 1, device="cpu"))
+    x_adv, known = one.attack(codec, x).x_adv, codec.for_images(x)
+    assert [s[3] for s in known.encode(x_adv)] == [
+        s[3] for s in codec.encode(x)
+    ]  # Flip's way, behind BitDepth's three bytes
+    assert list(rows["bpp_attacked"]) == [8 * len(s) / 48**2 for s in known.encode(x_adv)]
+    assert list(rows["bpp_clean"]) == [8 * len(s) / 48**2 for s in codec.encode(x)] and rows["decoded"].iloc[0]
 
 
 def test_weights_are_an_axis_too():

@@ -1,20 +1,23 @@
 import pytest
 import torch
+import torch.nn.functional as F
 
-from nic_helpers import attacks, load_codec, metrics
+from nic_helpers import attacks, defences, load_codec, metrics
+from nic_helpers.codec_base import Around
 from nic_helpers.images import to_8bit
 from nic_helpers.objectives import Distortion, Rate
 
 EPS = 8 / 255
 
 
-class Rolled:
+class Rolled(Around):
     """A randomised codec: it shifts the image by a drawn distance before coding, and back after."""
 
-    differentiable = True
+    random = True
 
     def __init__(self, codec, draw=0):
-        self.codec, self.draw, self.lmbda, self.name = codec, draw, codec.lmbda, "rolled"
+        super().__init__(codec)
+        self.draw = draw
 
     def redrawn(self, k):
         return Rolled(self.codec, k)
@@ -25,8 +28,27 @@ class Rolled:
         out.x_hat = out.x_hat.roll(-distance, 3)
         return out
 
-    def reconstruct(self, x):
-        return self(x, None, rate=False).x_hat
+
+class Blurred(Around):
+    """A defence written as a wrapper: a blur before coding. It counts how many images it has seen, with a gradient and without."""
+
+    def __init__(self, codec):
+        super().__init__(codec)
+        self.seen = {True: 0, False: 0}
+
+    def __call__(self, x, surrogate="ste", rate=True):
+        self.seen[x.requires_grad] += 1
+        return self.codec(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False), surrogate, rate)
+
+
+class BlurredThrough(attacks.BPDA):
+    """The same around BPDA's own forward pass."""
+
+    def __init__(self, codec):
+        super().__init__(codec)
+        self.seen = {True: 0, False: 0}
+
+    __call__ = Blurred.__call__
 
 
 def test_bpda_gives_a_classical_codec_a_gradient_that_beats_noise(x):
@@ -67,7 +89,53 @@ def test_an_attack_over_the_draws_holds_for_draws_it_has_not_seen(hyperprior, x)
 
 
 def test_what_eot_is_for(hyperprior):
-    with pytest.raises(TypeError, match="nothing at random"):
-        attacks.eot(hyperprior)
+    for codec in (hyperprior, load_codec("jpeg"), attacks.BPDA(hyperprior), defences.BitDepth()(hyperprior)):
+        with pytest.raises(TypeError, match="nothing at random"):
+            attacks.eot(codec)
+    for random in (attacks.BPDA, defences.BitDepth(), Blurred):  # the draws of what is inside come through
+        assert len({d.codec.draw for d in attacks.eot(random(Rolled(hyperprior)), 3)}) == 3
     with pytest.raises(ValueError, match="draws"):
         attacks.eot(Rolled(hyperprior), 0)
+
+
+ATTACKS = [
+    attacks.PGD(EPS, steps=3),
+    attacks.APGD(EPS, steps=3),
+    attacks.SRDA(EPS / 2, steps=3),
+    attacks.Continuation(EPS, steps=4),
+]
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: type(a).__name__)
+@pytest.mark.parametrize("wrapper", [Blurred, BlurredThrough])
+def test_an_attack_on_a_wrapper_calls_the_wrapper_in_every_gradient(wrapper, attack, precision, hyperprior, x):
+    codec = wrapper(hyperprior)
+    result = attack.with_(precision=precision, surrogate="ste")(codec, x[:1])
+    assert codec.seen[True] == result.gradients > 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_quick_codec_of_a_wrapper_wraps_the_quick_codec(precision, hyperprior, cheng):
+    for wrap in (
+        Blurred,
+        attacks.BPDA,
+        BlurredThrough,
+        defences.Flip(),
+        lambda c: defences.BitDepth()(attacks.BPDA(c)),
+    ):
+        codec = wrap(hyperprior)
+        quick, inner = codec.quick(precision), hyperprior.quick(precision)
+        assert type(quick) is type(codec) and repr(quick) == repr(codec) and inner is not hyperprior
+        while type(quick) is not type(inner):
+            quick = quick.codec
+        assert quick is inner
+    assert Blurred(cheng).quick("float32").codec is cheng
+
+
+def test_what_an_attack_finds_is_of_the_wrapper_and_not_of_the_naked_codec(hyperprior, x):
+    wrapped, attack = Blurred(hyperprior), attacks.PGD(EPS, steps=4)
+    assert not torch.equal(attack(wrapped, x).x_adv, attack(hyperprior, x).x_adv)
+    torch.testing.assert_close(
+        attack(wrapped, x).objective, Distortion().bind(wrapped, to_8bit(x), None)(attack(wrapped, x).x_adv)
+    )
