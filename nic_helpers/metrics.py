@@ -11,7 +11,7 @@ from pytorch_msssim import ms_ssim as _ms_ssim
 from pytorch_msssim import ssim as _ssim
 from torch import Tensor
 
-from nic_helpers.codecs import Coded, Images, real_bpp
+from nic_helpers.codecs import Coded, Images, own_precision, real_bpp
 from nic_helpers.images import check_images, to_8bit
 
 PSNR_CAP = 100.0  # dB; the PSNR of identical images is infinite, and is reported as this
@@ -51,6 +51,7 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 @on_lists
+@own_precision()
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """SSIM per image [B] (Wang 2004: 11×11 Gaussian window, σ 1.5), mean over RGB; NaN below 11 pixels."""
     _same(a, b)
@@ -60,6 +61,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 @on_lists
+@own_precision()
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     """MS-SSIM per image [B] (Wang 2003, five scales), mean over RGB; NaN where a side is below 161 pixels."""
     _same(a, b)
@@ -78,6 +80,7 @@ def achieved(x: Tensor, x_adv: Tensor) -> dict[str, Tensor]:
     return {"linf": delta.abs().amax(1), "rms": delta.pow(2).mean(1).sqrt(), "psnr_input": psnr(x, x_adv)}
 
 
+@torch.no_grad()
 def quality_table(codec, x: Images, names: list[str] | None = None) -> pd.DataFrame:
     """A row per image: ``bpp`` (real bytes over original pixels), ``psnr``, ``ssim``, ``ms_ssim`` of one codec."""
     coded = codec.roundtrip(x)
@@ -101,6 +104,7 @@ def describe(codec) -> dict:
     }
 
 
+@torch.no_grad()
 def before_after(
     codec,
     x: Images,

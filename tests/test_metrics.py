@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -94,3 +95,25 @@ def test_before_after_without_real_rates(hyperprior, pair):
 def test_an_unchanged_image_is_undamaged(hyperprior, pair):
     row = metrics.before_after(hyperprior, pair[0], pair[0]).iloc[0]
     assert row.psnr_recon == row.psnr_input == 100 and row.bpp_ratio == 1 and row.delta_source == 0
+
+
+def test_a_caller_s_autocast_and_half_precision_change_no_quality(x):
+    a = torch.stack([im[:, :176, :176] for im in load_images("bundled")[:2]])
+    b = to_8bit(a + 0.05)
+    for metric in (metrics.psnr, metrics.ssim, metrics.ms_ssim):
+        expected = metric(a, b)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(metric(a, b), expected)
+        for dtype in (
+            torch.float16,
+            torch.bfloat16,
+        ):  # which cannot hold multiples of 1/255, but say which they stand for
+            assert torch.equal(metric(a.to(dtype), b.to(dtype)), expected)
+
+
+def test_rows_of_images_that_require_a_gradient_are_numbers_without_a_warning(hyperprior, x):
+    v = x[:1].clone().requires_grad_(True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table, rates = metrics.before_after(hyperprior, v, v), metrics.quality_table(hyperprior, v)
+    assert table["linf"].item() == 0 and rates["bpp"].item() == table["bpp_clean"].item()
