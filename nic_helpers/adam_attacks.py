@@ -13,7 +13,7 @@ from nic_helpers.codec_base import Images
 from nic_helpers.objectives import Joint, Together
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SRDA(Iterative):
     """Specific-ratio rate–distortion attack (Wu et al. 2024, arXiv 2405.07717): in a ball of root mean square eps.
 
@@ -46,7 +46,7 @@ class SRDA(Iterative):
         return ascend(p, p.x, self.step_sizes, self._first_gradient_at(p), direction=direction)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ARDA(SRDA):
     """Agnostic-ratio rate–distortion attack (Wu et al. 2024, arXiv 2405.07717): one image against a list of codecs, such
     as all qualities of one.
@@ -70,7 +70,7 @@ class ARDA(SRDA):
         Together(Joint(0, 1), self.temperature)  # which checks it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FTDA(Attack):
     """Fast threshold-constrained distortion attack (Chen & Ma 2023, arXiv 2112.08691).
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from nic_helpers.ascent import Attack, uniform_noise
 from nic_helpers.attacks import PGD, RandomNoise
 from nic_helpers.budgets import BUDGETS
-from nic_helpers.codec_base import check_codec
+from nic_helpers.codec_base import check_codec, gradients_possible, own_precision
 from nic_helpers.images import to_8bit
 from nic_helpers.objectives import Distortion
 from nic_helpers.square import Square
@@ -39,6 +39,8 @@ def randomness(codec, x: Tensor, calls: int = 3) -> float:
     return 255 * float((outputs.amax(0) - outputs.amin(0)).max())
 
 
+@gradients_possible()
+@own_precision()
 def gradient_near(codec, x: Tensor, objective=None, attack: Attack | None = None) -> Tensor | None:
     """The gradient [B, 3, H, W] that ``attack`` would climb, at a random point of its ball around x; None where the
     objective has none through this codec."""

@@ -12,18 +12,21 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from numbers import Integral, Real
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nic_helpers.budgets import BUDGETS, L2rms, Linf
-from nic_helpers.codec_base import Images, check_codec
+from nic_helpers.codec_base import Images, check_codec, gradients_possible, own_precision
 from nic_helpers.codecs import SMALLEST_SIDE
 from nic_helpers.images import as_images, to_8bit, to_uint8
+from nic_helpers.memory import check_room, images_with_room
 from nic_helpers.metrics import achieved
+from nic_helpers.models import seeded_noise
 from nic_helpers.objectives import Distortion, Together, check_objective
 
 PRECISIONS = ("float32", "bfloat16", "auto")
@@ -36,12 +39,13 @@ Rows = Tensor | slice  # which images of a batch
 class AttackResult:
     """What an attack found, on the caller's device.
 
-    ``x_adv`` [B, 3, H, W] on the 8-bit grid (a list of [3, H, W] for a list), and per image [B]: ``linf`` and ``rms`` achieved,
-    on [0, 1], ``psnr_input`` (dB), and the ``objective`` of ``x_adv`` with true rounding, in the objective's unit (for context
-    models in their parallel form). ``trace`` [steps, B]: the objective with true rounding along the way (NaN where it was not
-    judged, or the image was finished); ``surrogate_trace`` [gradients, B]: what the gradients climbed, which costs nothing to
-    know. ``gradients``: gradient evaluations per image (the largest), of each codec where several are attacked; ``judged``: forward
-    passes beside them, in which the rounding codec judged iterates; ``seconds`` in all.
+    ``x_adv`` [B, 3, H, W] on the 8-bit grid (a list of [3, H, W] for a list), in float64 if x is and else in float32, as less
+    does not hold that grid; and per image [B]: ``linf`` and ``rms`` achieved, on [0, 1], ``psnr_input`` (dB), and the
+    ``objective`` of ``x_adv`` with true rounding, in the objective's unit (for context models in their parallel form). ``trace``
+    [steps, B]: the objective with true rounding along the way (NaN where it was not judged, or the image was finished);
+    ``surrogate_trace`` [gradients, B]: what the gradients climbed, which costs nothing to know. ``gradients``: gradient
+    evaluations per image (the largest), of each codec where several are attacked; ``judged``: forward passes beside them, in
+    which the rounding codec judged iterates; ``seconds`` in all.
     """
 
     x_adv: Images
@@ -95,7 +99,7 @@ def generator(image: Tensor, seed: int) -> torch.Generator:
 
 def uniform_noise(x: Tensor, seed: int) -> Tensor:
     """Noise in [−1, 1] like x, drawn for each image from (seed, its content)."""
-    noise = [torch.rand(image.shape, generator=generator(image, seed)) * 2 - 1 for image in x]
+    noise = [torch.rand(image.shape, generator=generator(image, seed), dtype=torch.float32) * 2 - 1 for image in x]
     return torch.stack(noise).to(x.device, x.dtype)
 
 
@@ -219,7 +223,7 @@ class Ascent:
     @classmethod
     def begin(cls, start: Tensor) -> Ascent:
         """Nothing kept yet."""
-        return cls(start, torch.full((len(start),), -torch.inf, device=start.device), [])
+        return cls(start, start.new_full((len(start),), -torch.inf), [])
 
     def keep(self, x_adv: Tensor, values: Tensor) -> None:
         """Remember the images that beat their best so far."""
@@ -300,10 +304,12 @@ class Attack:
     through each in turn and keep each image's best, at three times the cost;
     ``precision`` of the codec's transforms while the attack climbs: "float32", "bfloat16", or "auto" (bfloat16 where the
     hardware has it); the objective of the result is always in float32; ``batch``: how many images at once (default:
-    :func:`batch_size`). Settings out of their range raise ValueError when the attack is made.
+    :func:`batch_size`); ``seed``: a whole number from 0, of all that is drawn at random. Only eps is given by its place, all else by
+    its name. Settings out of their range raise ValueError when the attack is made.
     """
 
     eps: float
+    _: KW_ONLY
     seed: int = 0
     surrogate: str | None = "auto"
     norm: str = "linf"
@@ -313,7 +319,19 @@ class Attack:
     needs_gradient: ClassVar[bool] = True
     judge_every: ClassVar[int] = JUDGE_EVERY
 
+    def __new__(cls, *args, **settings):
+        if len(args) > 1:  # libraries differ in what comes second: a step taken for a seed would go unnoticed
+            names = ", ".join(f.name for f in dataclasses.fields(cls) if f.name != "eps")
+            raise TypeError(f"{cls.__name__} takes eps by its place and all else by its name, got {args!r}: write which of "
+                            f"{names} they are")  # fmt: skip
+        return super().__new__(cls)
+
     def __post_init__(self):
+        for name, value in vars(self).items():
+            if isinstance(value, np.generic):  # a plain number has one text, by which studies know their settings
+                object.__setattr__(self, name, value.item())
+        if not isinstance(self.seed, int) or isinstance(self.seed, bool) or self.seed < 0:
+            raise ValueError(f"seed must be a whole number, not negative, got {self.seed!r}: a step is alpha=…")
         if self.norm not in BUDGETS:
             raise ValueError(f"norm must be one of {', '.join(BUDGETS)}, got {self.norm!r}")
         if self.precision not in PRECISIONS:
@@ -325,10 +343,11 @@ class Attack:
     def __call__(self, codec, x: Images, objective=None) -> AttackResult:
         """Attack each image of x [B, 3, H, W] in [0, 1] (or a list of [3, H, W]); see :mod:`nic_helpers.attacks`.
 
-        ``codec``: one, or a list of them that one x' is to break all at once. ``objective``: default the distortion to
-        the clean reconstruction. Raises TypeError for what is no codec (it says what is missing), and for a codec that has no
-        gradient where the attack needs one, ValueError
-        for images that are none, and for an objective that the codec cannot have. Warns of images that stay as they were.
+        ``codec``: one, or a list of them that one x' is to break all at once. ``objective``: default the distortion to the clean
+        reconstruction. Raises TypeError for what is no codec (it says what is missing), and for a codec that has no gradient where
+        the attack needs one, ValueError for images that are none, and for an objective that the codec cannot have, MemoryError for
+        an image that the free memory does not hold (:mod:`nic_helpers.memory`). A caller's autocast, inference mode and random
+        generator do not matter here. Warns of images that stay as they were.
         """
         several = isinstance(codec, Sequence) and not isinstance(codec, str)
         for c in codec if several else [codec]:
@@ -344,9 +363,10 @@ class Attack:
         x = as_images(x, SMALLEST_SIDE)
         # an attacker who knows what is drawn
         codec = [c.for_images(x) for c in codec] if several else codec.for_images(x)
-        if not isinstance(x, Tensor):
-            return _joined([self._in_batches(codec, image[None], objective) for image in x], stack=False)
-        return self._in_batches(codec, x, objective)
+        with own_precision(), gradients_possible():
+            if not isinstance(x, Tensor):
+                return _joined([self._in_batches(codec, _plain(image[None]), objective) for image in x], stack=False)
+            return self._in_batches(codec, _plain(x), objective)
 
     def _default_objective(self):
         return Distortion()
@@ -366,7 +386,12 @@ class Attack:
         return getattr(self, "steps", 1) * getattr(self, "restarts", 1)
 
     def _in_batches(self, codec, x: Tensor, objective) -> AttackResult:
+        each = codec if isinstance(codec, Sequence) else [codec]  # of several, each holds its own activations
+        per_pixel = sum(c.bytes_per_pixel(self.needs_gradient) for c in each)
+        check_room(per_pixel, *x.shape[2:], doing="attacking")
         size = min(len(x), self.batch or batch_size(codec, x))
+        if size > 1:
+            size = int(max(1, min(size, images_with_room(per_pixel, *x.shape[2:]))))
         results, done = [], 0
         while done < len(x):
             part = None
@@ -389,18 +414,17 @@ class Attack:
     def _attack_through(self, surrogate: str | None, codec, x: Tensor, objective) -> AttackResult:
         began, budget = time.perf_counter(), BUDGETS[self.norm](self.eps)
         one = codec[0] if isinstance(codec, Sequence) else codec
-        source = to_8bit(x.detach()).to(one.device, torch.float32)
+        source = to_8bit(x).to(one.device, torch.float32)
         quick = _at(codec, self.precision)
         rounds, half = surrogate in ("ste", None), self.precision != "float32"
         # what results are judged by: float32 and true rounding, where the values with the gradient are not that already
         exact = objective.bind(_at(codec, "float32"), source, None) if half or not rounds else None
         shared = {"target": exact.target} if hasattr(exact, "target") else {}
-        value = judge = objective.bind(quick, source, surrogate, **shared)
-        if not rounds:
-            judge = objective.bind(quick, source, None, **shared) if half else exact
-        flat = objective.flat_at_source and (rounds or one.always_rounds)
-        with torch.random.fork_rng(devices=[source.device] if source.is_cuda else []):
-            torch.manual_seed(self.seed)  # of the "noise" surrogate, the only one that draws
+        with seeded_noise(self.seed):
+            value = judge = objective.bind(quick, source, surrogate, **shared)
+            if not rounds:
+                judge = objective.bind(quick, source, None, **shared) if half else exact
+            flat = objective.flat_at_source and (rounds or one.always_rounds)
             bind = lambda other: objective.bind(quick, other, surrogate)  # noqa: E731
             problem = Problem(source, budget, value, judge, flat, bind, self.judge_every)
             state = self._run(problem)
@@ -413,10 +437,11 @@ class Attack:
             warnings.warn(f"image(s) {unmoved.nonzero().flatten().tolist()} of the batch stay as they were: nothing better was found "
                           f"that eps = {self.eps:.3g} ({self.norm}) and rounding to 8 bits leave room for", stacklevel=4)  # fmt: skip
         climbed = torch.stack(problem.climbed) if problem.climbed else state.trace[0].new_empty((0, len(x)))
-        x_adv = to_8bit(x_adv.to(x.device, x.dtype))
+        clean = to_8bit(x)
+        x_adv = to_8bit(x_adv.to(x.device, clean.dtype))
         return AttackResult(
             x_adv, state.best_value.to(x.device), torch.stack(state.trace), state.gradients, len(problem.judgements),
-            time.perf_counter() - began, surrogate_trace=climbed, **achieved(to_8bit(x.detach()), x_adv),
+            time.perf_counter() - began, surrogate_trace=climbed, **achieved(clean, x_adv),
         )  # fmt: skip
 
     def _run(self, p: Problem) -> Ascent:
@@ -447,6 +472,12 @@ class Attack:
         return dataclasses.replace(self, **changes)
 
 
+def _plain(x: Tensor) -> Tensor:
+    """x without a history, contiguous, and with a gradient to be had, whatever mode it was made in."""
+    x = x.detach()
+    return x.clone(memory_format=torch.contiguous_format) if x.is_inference() else x.contiguous()
+
+
 def _at(codec, precision: str):
     """The codec (or each of several) as it is differentiated at a precision."""
     if isinstance(codec, Sequence):
@@ -455,7 +486,7 @@ def _at(codec, precision: str):
     return codec.quick(precision)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Iterative(Attack):
     """Attacks of several steps. ``alpha``: the step, on [0, 1]; None (default): eps at first, decayed linearly to
     eps/steps."""

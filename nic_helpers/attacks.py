@@ -45,7 +45,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RandomNoise(Attack):
     """The control every attack must beat: noise of the same budget. It needs no gradient, so it takes any codec.
 
@@ -85,7 +85,7 @@ def dissolved(x: Tensor, x_adv: Tensor, eps: float, seed: int = 0) -> Tensor:
     return budget.to_8bit(budget.project(x + delta, x), x)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SpectralNoise(Attack):
     """A stricter control: noise with the size and the spectrum of what an attack finds, and nothing else of it.
 
@@ -117,7 +117,7 @@ class SpectralNoise(Attack):
         return replace(found, x_adv=x_adv, objective=value.to(x.device), **achieved(source, x_adv))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FGSM(Attack):
     """Fast gradient sign method (Goodfellow 2015, arXiv 1412.6572): one step of size eps from x.
 
@@ -139,7 +139,7 @@ class FGSM(Attack):
         return state
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class IFGSM(Iterative):
     """Iterative FGSM, also called BIM (Kurakin 2017, arXiv 1607.02533): steps from x, each projected."""
 
@@ -147,7 +147,7 @@ class IFGSM(Iterative):
         return ascend(p, p.x, self.step_sizes, self._first_gradient_at(p))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PGD(Iterative):
     """Projected gradient descent (Madry 2018, arXiv 1706.06083), as ascent: a random start in the ball, then steps.
 
@@ -167,7 +167,7 @@ class PGD(Iterative):
         return state
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MIFGSM(Iterative):
     """Momentum iterative FGSM (Dong 2018, arXiv 1710.06081): steps along g ← mu·g + gradient / mean |gradient|."""
 
@@ -189,7 +189,7 @@ class MIFGSM(Iterative):
         return ascend(p, p.x, self.step_sizes, self._first_gradient_at(p), direction=direction)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DIFGSM(Iterative):
     """Diverse inputs iterative FGSM (Xie 2019, arXiv 1803.06978): each gradient is taken through a random resize to
     ``smallest`` … 1 of the size, padded with zeros at random, with the given ``probability``.
@@ -215,7 +215,8 @@ class DIFGSM(Iterative):
         return ascend(p, p.x, self.step_sizes, self._first_gradient_at(p), diverse=self._resized)
 
     def _resized(self, x: Tensor, step: int) -> Tensor:
-        draw = torch.rand(4, generator=torch.Generator().manual_seed(self.seed * 1_000_003 + step)).tolist()
+        g = torch.Generator().manual_seed((self.seed * 1_000_003 + step) % 2**64)  # torch takes 64 bits
+        draw = torch.rand(4, generator=g, dtype=torch.float32).tolist()
         if draw[0] >= self.probability:
             return x
         height, width = x.shape[2:]
@@ -226,7 +227,7 @@ class DIFGSM(Iterative):
         return F.pad(small, (left, width - inner[1] - left, top, height - inner[0] - top))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class APGD(Attack):
     """Auto-PGD (Croce & Hein 2020, arXiv 2003.01690): PGD that chooses its steps, from a random start.
 
@@ -251,7 +252,7 @@ class APGD(Attack):
     def _run(self, p):
         x_adv = previous = self._beside(p, self.seed)
         state = Ascent.begin(x_adv)
-        size = torch.full((len(x_adv), 1, 1, 1), 2 * self.eps, device=x_adv.device)
+        size = x_adv.new_full((len(x_adv), 1, 1, 1), 2 * self.eps)
         values, gradient = p.value_and_gradient(x_adv)
         state.keep(x_adv, values)
         best_gradient = gradient

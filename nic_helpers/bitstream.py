@@ -56,12 +56,17 @@ def codec_id(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:2], "big")
 
 
-def pack(name: str, quality: int, weights_sha256: str, height: int, width: int, strings: tuple[bytes, ...]) -> bytes:
-    """Build the container."""
+def check_size(height: int, width: int) -> None:
+    """Raise a ValueError for an image that is too large for the container."""
     if max(height, width) > LARGEST_SIDE or height * width > MOST_PIXELS:
         raise ValueError(
-            f"the container holds sides up to {LARGEST_SIDE} and {MOST_PIXELS} pixels, got {height}×{width}"
+            f"the container holds sides up to {LARGEST_SIDE} and {MOST_PIXELS} pixels, got {height}×{width}: crop or resize"
         )
+
+
+def pack(name: str, quality: int, weights_sha256: str, height: int, width: int, strings: tuple[bytes, ...]) -> bytes:
+    """Build the container."""
+    check_size(height, width)
     body = _HEADER.pack(MAGIC, VERSION, codec_id(name), quality, bytes.fromhex(weights_sha256[:4]), height, width)
     body += b"".join(struct.pack(">I", len(s)) for s in strings[:-1]) + b"".join(strings)
     return body + struct.pack(">I", zlib.crc32(body))

@@ -98,7 +98,7 @@ class L2rms:
         """
         source = torch.round(x * 255)
         wanted = x_adv * 255 - source
-        moved = (source + torch.round(wanted)).clamp(0, 255) - source
+        moved = ((source + torch.round(wanted)).clamp(0, 255) - source).contiguous()
         room = (255 * self.eps) ** 2 * moved[0].numel() * (1 + 1e-6)
         for k in range(len(moved)):
             flat, wish = moved[k].view(-1), wanted[k].reshape(-1)

@@ -6,10 +6,11 @@ an attack on it can't go round it. docs/adding-a-codec.md adds one.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,6 +43,23 @@ class Coded:
 
     streams: list[bytes]
     x_hat: Images
+
+
+@contextlib.contextmanager
+def own_precision() -> Iterator[None]:
+    """Here a caller's ``torch.autocast`` does not hold: what is computed is computed in its tensors' precision."""
+    with contextlib.ExitStack() as stack:
+        for kind in ("cpu", "cuda", "mps", "xpu"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
+
+@contextlib.contextmanager
+def gradients_possible() -> Iterator[None]:
+    """Here a caller's ``torch.inference_mode`` does not hold: tensors made here may have gradients."""
+    with torch.inference_mode(False) if torch.is_inference_mode_enabled() else contextlib.nullcontext():
+        yield
 
 
 def by_size(method):
@@ -148,6 +166,11 @@ class Codec:
         digits. A codec around another gives itself around the other's quick one."""
         return self
 
+    def bytes_per_pixel(self, gradient: bool) -> float:
+        """The memory that a pass takes on a CPU a pixel, with or without a gradient, so that too large an image is refused in
+        time; 0 where that is not known."""
+        return 0.0
+
     def redrawn(self, k: int) -> Codec:
         """A random codec with other draws, those of number ``k``; TypeError for one that draws nothing."""
         raise TypeError(f"{self!r} draws nothing at random: attack it as it is")
@@ -207,6 +230,10 @@ class Around(Codec):
     def quick(self, precision: str = "auto") -> Codec:
         """Itself around the inner codec's quick one."""
         return self.around(self.codec.quick(precision))
+
+    def bytes_per_pixel(self, gradient: bool) -> float:
+        """The inner codec's."""
+        return self.codec.bytes_per_pixel(gradient and not self.always_rounds)  # where it is BPDA's, no gradient passes
 
     def redrawn(self, k: int) -> Codec:
         """Itself around the inner codec's with other draws."""

@@ -69,7 +69,8 @@ KODAK = {f"kodim{i:02d}.png": digest for i, digest in enumerate(KODAK_SHA256, 1)
 
 # ------------------------------------------------------------------------------------------------------- tensors
 def to_8bit(x: Tensor) -> Tensor:
-    """x clamped to [0, 1] and rounded to multiples of 1/255."""
+    """x clamped to [0, 1] and rounded to multiples of 1/255; in float32 where x has less, which cannot hold these."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
     return torch.round(x.clamp(0, 1) * 255) / 255
 
 

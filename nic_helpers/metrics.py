@@ -12,7 +12,7 @@ from pytorch_msssim import ms_ssim as _ms_ssim
 from pytorch_msssim import ssim as _ssim
 from torch import Tensor
 
-from nic_helpers.codec_base import Coded, Images, check_codec, real_bpp
+from nic_helpers.codec_base import Coded, Images, check_codec, own_precision, real_bpp
 from nic_helpers.images import as_images, check_images, to_8bit
 
 PSNR_CAP = 100.0  # dB; the PSNR of identical images is infinite, and is reported as this
@@ -76,6 +76,7 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
 
 
 @on_lists
+@own_precision()
 def ssim(a: Tensor, b: Tensor) -> Tensor:
     """SSIM per image [B] (Wang 2004: 11×11 Gaussian window, σ 1.5), mean over RGB; NaN below 11 pixels."""
     _same(a, b)
@@ -85,6 +86,7 @@ def ssim(a: Tensor, b: Tensor) -> Tensor:
 
 
 @on_lists
+@own_precision()
 def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
     """MS-SSIM per image [B] (Wang 2003, five scales), mean over RGB; NaN where a side is below 161 pixels."""
     _same(a, b)
@@ -103,6 +105,7 @@ def achieved(x: Tensor, x_adv: Tensor) -> dict[str, Tensor]:
     return {"linf": delta.abs().amax(1), "rms": delta.pow(2).mean(1).sqrt(), "psnr_input": psnr(x, x_adv)}
 
 
+@torch.no_grad()
 def quality_table(codec, x: Images, names: list[str] | None = None) -> pd.DataFrame:
     """A row per image: ``bpp`` (real bytes over original pixels), ``psnr``, ``ssim``, ``ms_ssim`` of one codec."""
     check_codec(codec)
@@ -129,6 +132,7 @@ def describe(codec) -> dict:
     }
 
 
+@torch.no_grad()
 def before_after(
     codec,
     x: Images,

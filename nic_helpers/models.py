@@ -7,7 +7,9 @@ that a caller chooses the quantiser's surrogate and computes only what is needed
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -57,17 +59,20 @@ class Architecture:
         return issubclass(self.cls, ScaleHyperpriorVbr)
 
     def build(self, *widths: int) -> nn.Module:
-        """A model with random weights: ``build(N, M)``; a Cheng2020 codec's M is N where it is left out."""
+        """A model with random weights: ``build(N, M)``; a Cheng2020 codec's M is N where it is left out.
+
+        In float32, whatever torch's default is.
+        """
         if self.variable:
             model = self.cls(*widths, vr_entbttlnck=True)
             model.level = 0
-            return model
-        if not self.residual:
-            return self.cls(*widths)
-        model = self.cls(widths[0])
-        if len(widths) == 2 and widths[1] != widths[0]:
-            _widen_latents(model, *widths)
-        return model
+        elif not self.residual:
+            model = self.cls(*widths)
+        else:
+            model = self.cls(widths[0])
+            if len(widths) == 2 and widths[1] != widths[0]:
+                _widen_latents(model, *widths)
+        return model.float()
 
 
 def _widen_latents(model: Cheng2020Anchor, n: int, m: int) -> None:
@@ -137,9 +142,38 @@ def add_noise(v: Tensor, offset: Tensor | float = 0.0) -> Tensor:
     return v + torch.empty_like(v).uniform_(-0.5, 0.5)
 
 
+# this thread's seed and its generators, one a device; None: torch's own, which all threads share
+_NOISE: ContextVar[tuple[int, dict[torch.device, torch.Generator]] | None] = ContextVar("_NOISE", default=None)
+
+
+@contextlib.contextmanager
+def seeded_noise(seed: int) -> Iterator[None]:
+    """Here, in this thread, :func:`share_noise` draws from generators of its own that begin at ``seed`` (a whole number, from 0).
+
+    torch's generators stay as they are, and do not matter.
+    """
+    token = _NOISE.set((seed % 2**64, {}))  # torch takes 64 bits
+    try:
+        yield
+    finally:
+        _NOISE.reset(token)
+
+
+def _own_generator(device: torch.device) -> torch.Generator | None:
+    if _NOISE.get() is None:
+        return None
+    seed, generators = _NOISE.get()
+    if device not in generators:
+        generators[device] = torch.Generator(device).manual_seed(seed)
+    return generators[device]
+
+
 def share_noise(v: Tensor, offset: Tensor | float = 0.0) -> Tensor:
-    """The same uniform noise in ±½ for every image, so that an image sees what it would see alone."""
-    return v + torch.empty_like(v[:1]).uniform_(-0.5, 0.5)
+    """The same uniform noise in ±½ for every image, so that an image sees what it would see alone.
+
+    Drawn from torch's generator, or as :func:`seeded_noise` says.
+    """
+    return v + torch.empty_like(v[:1]).uniform_(-0.5, 0.5, generator=_own_generator(v.device))
 
 
 def identity(v: Tensor, offset: Tensor | float = 0.0) -> Tensor:

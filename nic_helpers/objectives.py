@@ -15,7 +15,7 @@ import torch
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
-from nic_helpers.codec_base import real_bpp
+from nic_helpers.codec_base import own_precision, real_bpp
 from nic_helpers.metrics import MS_SSIM_SMALLEST
 
 REFERENCES = ("clean", "source", "own")
@@ -48,6 +48,7 @@ def luma_error(a: Tensor, b: Tensor) -> Tensor:
     return ((a - b) * weights).sum(1).pow(2).mean((1, 2))
 
 
+@own_precision()
 def structural_error(a: Tensor, b: Tensor) -> Tensor:
     """1 − MS-SSIM per image [B]; images of at least 161 pixels a side."""
     return 1 - ms_ssim(a, b, data_range=1.0, size_average=False)
@@ -123,7 +124,7 @@ class Rate:
     def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
         """The values' function, in bits per pixel."""
         if not codec.differentiable:
-            return lambda x_adv, rows=slice(None): torch.tensor(real_bpp(codec.encode(x_adv), x_adv)).to(x_adv)
+            return lambda x_adv, rows=slice(None): x_adv.new_tensor(real_bpp(codec.encode(x_adv), x_adv))
         return lambda x_adv, rows=slice(None): codec.estimated_bpp(x_adv, surrogate)
 
 

@@ -20,7 +20,7 @@ from nic_helpers.ascent import Adam, Ascent, Attack, Iterative, ascend, falling,
 from nic_helpers.budgets import onto_surface
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MADC(Iterative):
     """Maximum differentiation competition's attack, as in arXiv 2411.11795: sign steps along the part of the gradient
     that leaves the mean square of δ unchanged, δ scaled to the budget after each.
@@ -47,7 +47,7 @@ def haar_low(x: Tensor) -> Tensor:
     return 2 * F.avg_pool2d(x, 2)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SSAH(Attack):
     """Low frequencies kept, after Luo et al. 2022 (arXiv 2203.05151): Adam on the objective minus ``smoothness`` times a
     smooth L1 distance between the low Haar bands of x' and x.
@@ -93,7 +93,7 @@ class SSAH(Attack):
 CHROMA = ((0.0, -0.344136, 1.772), (1.402, -0.714136, 0.0))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Chroma(Attack):
     """Colour only (our variant of the colour attacks): Adam on a chroma field of one value per ``cell`` pixels, spread
     smoothly over the image; the luma stays.
@@ -134,7 +134,7 @@ class Chroma(Attack):
 
     def _shift(self, x: Tensor, field: Tensor) -> Tensor:
         smooth = F.interpolate(field, x.shape[2:], mode="bicubic", align_corners=False)
-        delta = torch.einsum("bkhw,kc->bchw", smooth, torch.tensor(CHROMA, device=x.device))
+        delta = torch.einsum("bkhw,kc->bchw", smooth, torch.tensor(CHROMA, device=x.device, dtype=x.dtype))
         room = torch.where(delta > 0, 1 - x, x) / delta.abs().clamp_min(1e-12)
         return delta * room.amin(1, keepdim=True).clamp(max=1).detach()
 

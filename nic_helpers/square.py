@@ -13,7 +13,7 @@ from nic_helpers.ascent import Ascent, Attack, generator
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Square(Attack):
     """Square attack (Andriushchenko 2020, arXiv 1912.00049) in the L∞ ball: from vertical stripes of ±eps, a random square
     at a time is set to ±eps in each channel, and kept where it raises the objective.

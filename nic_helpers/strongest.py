@@ -9,7 +9,7 @@ from nic_helpers.ascent import Ascent, Attack, AttackResult, Problem, ascend, be
 from nic_helpers.objectives import Descending
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Continuation(Attack):
     """Continuation in ε: half of the steps in a larger budget, ``begin`` (default: 2·eps, at most 1), from a random start; what
     is found there is brought back into eps, and climbs on.
@@ -49,7 +49,7 @@ def _falling(size: float, steps: int) -> list[float]:
     return [size * (steps - t) / steps for t in range(steps)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Strongest(Attack):
     """Several ``attacks`` at one budget and norm, of which each image keeps the best; it costs what they cost together.
 
@@ -83,7 +83,7 @@ class Strongest(Attack):
         return best_of([a._attack(codec, x, objective) for a in self.members()])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Descend(Attack):
     """A control: an attack ``like`` another at this ``eps`` and ``seed``, with the sign of every gradient turned round.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.server
 import threading
@@ -51,6 +52,43 @@ def untrained(arch: str) -> NeuralCodec:
 def any_codec(request) -> NeuralCodec:
     """An untrained codec of each architecture."""
     return untrained(request.param)
+
+
+@contextlib.contextmanager
+def default_dtype(dtype):
+    """Another default for new tensors, as numerical programs set it."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+#: What a caller may have set for its own part, and a codec or an attack must not mind.
+MODES = {
+    "autocast": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    "default float64": lambda: default_dtype(torch.float64),
+    "default bfloat16": lambda: default_dtype(torch.bfloat16),
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+}
+
+
+@torch.inference_mode()
+def inference_tensor(x):
+    """x as a tensor of which torch keeps no history."""
+    return x.clone()
+
+
+#: Other tensors of the same picture.
+KINDS = {
+    "float64": lambda x: x.double(),
+    "requires grad": lambda x: x.clone().requires_grad_(True),
+    "inference tensor": inference_tensor,
+    "channels last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+}
 
 
 @pytest.fixture

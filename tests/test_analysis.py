@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
+from conftest import MODES
 
 from nic_helpers import attacks, load_codec
-from nic_helpers.analysis import MEANINGS, check_gradient, randomness
+from nic_helpers.analysis import MEANINGS, check_gradient, gradient_near, randomness
 from nic_helpers.attacks import PGD, RandomNoise
 from nic_helpers.codec_base import Codec, CodecOutput
 from nic_helpers.objectives import Distortion, Rate
@@ -105,3 +106,12 @@ def test_an_attack_that_is_noise_is_called_noise(hyperprior, x):
 def test_only_the_ball_of_the_blind_search_is_compared(hyperprior, x):
     with pytest.raises(ValueError, match="L∞"):
         check_gradient(hyperprior, x, Distortion("source"), attack=PGD(EPS / 2, norm="l2rms"))
+
+
+def test_a_gradient_is_the_same_in_whatever_mode_it_is_asked_for(hyperprior, x):
+    for objective in (Distortion(), Rate()):
+        expected = gradient_near(hyperprior, x[:1], objective, PGD(EPS, surrogate="ste"))
+        for mode in MODES.values():
+            with mode():
+                found = gradient_near(hyperprior, x[:1], objective, PGD(EPS, surrogate="ste"))
+            assert torch.equal(found, expected)

@@ -1,16 +1,21 @@
 """The loop's edges: gradients that are not finite, memory that runs out, sizes of batches, images without room."""
 
+import copy
+import pickle
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 import torch
+from conftest import KINDS, MODES
 
 from nic_helpers import attacks, load_images, metrics
 from nic_helpers.ascent import batch_size
 from nic_helpers.codec_base import Codec
 from nic_helpers.images import to_8bit
-from nic_helpers.objectives import Distortion, Rate
+from nic_helpers.objectives import Distortion, Joint, Rate, Together
 
 EPS = 8 / 255
 STEPPING = [
@@ -244,3 +249,126 @@ def test_half_precision_finds_what_full_precision_finds(name, crops, request):
 
     full, half = damage("float32"), damage("bfloat16")
     assert half < full + 0.3 and half != full  # dB between the outputs: lower is stronger
+
+
+def every_attack():
+    return [a for a in vars(attacks).values() if isinstance(a, type) and issubclass(a, attacks.Attack)]
+
+
+@pytest.mark.parametrize("attack", every_attack(), ids=lambda a: a.__name__)
+def test_only_eps_is_given_by_its_place(attack):
+    # elsewhere PGD(eps, alpha, steps): a step taken for a seed would go unnoticed
+    with pytest.raises(TypeError, match=r"all else by its name, got \(0\.03.*, 2\): write which of seed, .*they are"):
+        attack(EPS, 2)
+
+
+def test_an_attack_of_ones_own_takes_only_eps_by_its_place_too():
+    @dataclass(frozen=True)
+    class Mine(attacks.PGD):
+        mu: float = 1.0
+
+    with pytest.raises(TypeError, match="all else by its name"):
+        Mine(EPS, 0.5)
+    assert Mine(EPS, mu=0.5).mu == 0.5
+
+
+@pytest.mark.parametrize(
+    "seed", [2 / 255, 1.0, True, np.bool_(True), -1, np.int64(-1), None, "0", float("nan")], ids=repr
+)
+def test_a_seed_is_a_whole_number(seed):
+    for make in (attacks.PGD, attacks.Square, attacks.RandomNoise, attacks.SRDA):
+        with pytest.raises(ValueError, match="seed must be a whole number"):
+            make(EPS, seed=seed)
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        attacks.FGSM(EPS).with_(seed=seed)
+
+
+def test_numpy_s_numbers_are_plain_ones_in_an_attack():
+    plain = attacks.PGD(EPS, seed=3, alpha=EPS / 2, steps=4)
+    assert repr(attacks.PGD(np.float64(EPS), seed=np.uint8(3), alpha=np.float64(EPS / 2), steps=np.int64(4))) == repr(
+        plain
+    )
+    # the text that studies know their units by
+    assert repr(plain) == (
+        f"PGD(eps={EPS!r}, seed=3, surrogate='auto', norm='linf', precision='float32', batch=None, "
+        f"alpha={EPS / 2!r}, steps=4, restarts=1)"
+    )
+    for attack in (plain, attacks.SRDA(EPS), attacks.Strongest(EPS, attacks=(plain,))):
+        assert pickle.loads(pickle.dumps(attack)) == copy.deepcopy(attack) == attack.with_() == attack
+
+
+@pytest.mark.parametrize(
+    "attack", [attacks.PGD(EPS, steps=2), attacks.DIFGSM(EPS, steps=2)], ids=lambda a: type(a).__name__
+)
+def test_any_whole_number_is_a_seed(attack, hyperprior, x):
+    for seed in (2**32, 2**64 + 1, 10**30):
+        assert attack.with_(seed=seed)(hyperprior, x[:1], Rate()).objective.isfinite().all()
+
+
+# ------------------------------------------------------------------------------------------- what a caller has set
+DRAWING = [
+    (attacks.PGD(EPS, steps=2), Rate()), (attacks.DIFGSM(EPS, steps=2, probability=1.0), Rate()),
+    (attacks.ARDA(EPS / 2, steps=2), Together(Joint(1, 0))), (attacks.SpectralNoise(EPS, like=attacks.PGD(EPS, steps=2)), Rate()),
+    (attacks.Strongest(EPS, attacks=(attacks.FGSM(EPS, surrogate="noise"),)), None), (attacks.Chroma(EPS / 2, steps=2), Rate()),
+]  # fmt: skip
+BESIDE = [
+    (attacks.IFGSM(EPS, steps=2), None), (attacks.APGD(EPS, steps=5), None), (attacks.MADC(EPS / 2, steps=2), None),
+    (attacks.SSAH(EPS / 2, steps=2), None), (attacks.FTDA(EPS / 2, steps=2), None), (attacks.Square(EPS, queries=4), None),
+    (attacks.RandomNoise(EPS, kind="coarse", norm="l2rms"), Rate()), (attacks.SRDA(EPS / 2, steps=2, optimiser="adam"), None),
+]  # fmt: skip
+EVERYWHERE = pytest.mark.parametrize("case", DRAWING + BESIDE, ids=lambda c: type(c[0]).__name__)
+
+
+def alike(found, expected):
+    assert not found.x_adv.requires_grad and not found.x_adv.is_inference()
+    assert torch.equal(found.x_adv.float(), expected.x_adv) and torch.equal(found.objective, expected.objective)
+    assert found.objective.dtype == torch.float32
+    torch.testing.assert_close(found.trace, expected.trace, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(found.linf, expected.linf)
+
+
+@pytest.mark.parametrize("case", DRAWING, ids=lambda c: type(c[0]).__name__)
+def test_threads_and_a_caller_s_seed_change_nothing_and_its_generator_stays(case, hyperprior, x):
+    attack, objective = case
+    images = [x[k : k + 1, :, :32, :32] for k in (0, 1, 0, 1)]
+    alone = []
+    for seed, image in enumerate(images):
+        torch.manual_seed(seed)
+        alone.append(attack(hyperprior, image, objective))
+    before = torch.get_rng_state()
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda image: attack(hyperprior, image, objective), images))
+    assert torch.equal(torch.get_rng_state(), before)
+    for found, expected in zip([*together, *alone[2:]], [*alone, *alone[:2]], strict=True):
+        alike(found, expected)
+
+
+@EVERYWHERE
+def test_a_caller_s_modes_change_nothing(case, hyperprior, x):
+    attack, objective = case
+    expected = attack(hyperprior, x[:1], objective)
+    for mode in MODES.values():
+        with mode():
+            found = attack(hyperprior, x[:1], objective)
+        alike(found, expected)
+
+
+@EVERYWHERE
+def test_other_tensors_of_a_picture_are_attacked_alike(case, hyperprior, x):
+    attack, objective = case
+    expected = attack(hyperprior, x[:1], objective)
+    kinds = KINDS | {"float16": lambda v: v.half(), "bfloat16": lambda v: v.bfloat16()}
+    for name, kind in kinds.items():
+        found = attack(hyperprior, list(kind(x[:1])), objective)  # a list, whose images are parts of another tensor
+        found.x_adv = torch.stack(found.x_adv)
+        alike(found, expected)
+        # half precision cannot hold the 8-bit grid
+        assert found.x_adv.dtype == (torch.float64 if name == "float64" else torch.float32)
+
+
+def test_only_the_attack_s_own_precision_lowers_it(hyperprior, x):
+    attack = attacks.PGD(EPS, steps=3, precision="bfloat16")
+    expected = attack(hyperprior, x[:1])
+    with torch.autocast("cpu", dtype=torch.float16):
+        alike(attack(hyperprior, x[:1]), expected)
+    assert not torch.equal(expected.x_adv, attack.with_(precision="float32")(hyperprior, x[:1]).x_adv)

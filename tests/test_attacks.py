@@ -84,6 +84,14 @@ def test_rounding_stays_inside_the_root_mean_square_ball_and_undoes_no_more_than
         assert (rms > 0.9 * (wanted - x).pow(2).mean((1, 2, 3)).sqrt()).all() or eps < 1 / 255
 
 
+def test_the_layout_of_a_tensor_does_not_matter_to_a_budget():
+    x = to_8bit(torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    x_adv, last = (x + 0.1).clamp(0, 1), torch.channels_last
+    for budget in (Linf(4 / 255), L2rms(4 / 255)):
+        found = budget.to_8bit(x_adv.contiguous(memory_format=last), x.contiguous(memory_format=last))
+        assert torch.equal(found, budget.to_8bit(x_adv, x))
+
+
 # --------------------------------------------------------------------------------------------------------- attacks
 @pytest.mark.parametrize("attack", ROOT_MEAN_SQUARE, ids=str)
 def test_the_root_mean_square_bounds_attacks_too(attack, hyperprior, x):

@@ -1,11 +1,13 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import KINDS, MODES, untrained
 
 from nic_helpers import attacks, load_codec, load_images, metrics
-from nic_helpers.codecs import real_bpp
+from nic_helpers.codecs import NeuralCodec, real_bpp
 from nic_helpers.metrics import psnr
 from nic_helpers.models import ARCHITECTURES
+from nic_helpers.weights import Weights
 
 
 def gradient(codec, x, surrogate, what="x_hat"):
@@ -214,3 +216,47 @@ def test_a_codec_s_calls_say_what_images_are(call, hyperprior, x):
         with pytest.raises((TypeError, ValueError), match="must be a tensor"):
             of(wrong)
     assert len(of(image for image in x[:2])) == 2 if call != "roundtrip" else len(of(iter(x[:2])).streams) == 2
+
+
+# ------------------------------------------------------------------------------------------- what a caller has set
+def everything(codec, x):
+    """What every public pass gives."""
+    coded, out = codec.roundtrip(x), codec(x)
+    return [*coded.streams, *codec.encode(x), coded.x_hat, codec.decode(coded.streams), codec.reconstruct(x), out.x_hat, out.bpp,
+            codec.estimated_bpp(x), codec.reconstruct(x, "identity"), codec.walk(x, None).likelihoods["y"]]  # fmt: skip
+
+
+def same(found, expected):
+    for a, b in zip(found, expected, strict=True):
+        assert a == b if isinstance(a, bytes) else a.dtype == b.dtype == torch.float32 and torch.equal(a, b)
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_a_codec_is_built_and_computes_alike_whatever_its_caller_has_set(arch, x):
+    model, image = untrained(arch).model, x[:1]
+    weights = Weights({k: v.clone() for k, v in model.named_parameters()}, "test", arch, "ab" * 32, 0.0067)
+    expected, slope = everything(untrained(arch), image), gradient(untrained(arch), image, "ste")
+    for mode in MODES.values():
+        with mode():
+            codec = NeuralCodec(arch, 3, weights, torch.device("cpu"))
+            same(everything(codec, image), expected)
+            codec.quick("bfloat16")
+        assert torch.equal(gradient(codec, image, "ste"), slope)
+        assert gradient(codec.quick("bfloat16"), image, "ste").abs().max() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_tensors_of_a_picture_give_the_same(kind, hyperprior, x):
+    same(everything(hyperprior, KINDS[kind](x)), everything(hyperprior, x))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_picture_in_half_precision_is_computed_in_full(dtype, hyperprior, x):
+    same(everything(hyperprior, x.to(dtype)), everything(hyperprior, x.to(dtype).float()))
+
+
+def test_the_noise_of_a_pass_outside_attacks_is_the_caller_s(hyperprior, x):
+    torch.manual_seed(5)
+    first, second = (hyperprior(x, "noise").x_hat for _ in range(2))
+    torch.manual_seed(5)
+    assert torch.equal(hyperprior(x, "noise").x_hat, first) and not torch.equal(first, second)

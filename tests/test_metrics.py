@@ -1,4 +1,5 @@
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -113,3 +114,25 @@ def test_what_does_not_go_together_is_named(hyperprior, pair):
             call()
     result = attacks.FGSM(8 / 255)(hyperprior, x)  # an attack's result is as good as its images
     assert metrics.before_after(hyperprior, x, result).equals(metrics.before_after(hyperprior, x, result.x_adv))
+
+
+def test_a_caller_s_autocast_and_half_precision_change_no_quality(x):
+    a = torch.stack([im[:, :176, :176] for im in load_images("bundled")[:2]])
+    b = to_8bit(a + 0.05)
+    for metric in (metrics.psnr, metrics.ssim, metrics.ms_ssim):
+        expected = metric(a, b)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert torch.equal(metric(a, b), expected)
+        for dtype in (
+            torch.float16,
+            torch.bfloat16,
+        ):  # which cannot hold multiples of 1/255, but say which they stand for
+            assert torch.equal(metric(a.to(dtype), b.to(dtype)), expected)
+
+
+def test_rows_of_images_that_require_a_gradient_are_numbers_without_a_warning(hyperprior, x):
+    v = x[:1].clone().requires_grad_(True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table, rates = metrics.before_after(hyperprior, v, v), metrics.quality_table(hyperprior, v)
+    assert table["linf"].item() == 0 and rates["bpp"].item() == table["bpp_clean"].item()
