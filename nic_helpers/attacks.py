@@ -6,9 +6,9 @@
 Every attack takes a codec (or a list of codecs, to break all with one image) and x [B, 3, H, W] in [0, 1] (a list of
 [3, H, W] too, attacked one by one), snaps it to the 8-bit grid, and returns an :class:`AttackResult` on x's device.
 Random numbers are drawn per image from (seed, the image's content), or from (seed, step) alone, so an image gets the same
-perturbation alone and in any batch, up to the order in which floating-point numbers are summed: a batch's convolutions may differ
-from an image's in the last digit, and attacks amplify that (a file grew ×14.96 in a batch of four, ×14.34 alone). With
-``batch=1`` there is no such difference.
+perturbation alone and in any batch, up to the order in which floating-point numbers are summed: the convolutions of a batch and
+those of one image may differ in the last digit, and attacks amplify that (a file grew ×14.96 in a batch of four, ×14.34 alone).
+With ``batch=1`` there is no such difference.
 
 Here: random noise and the attacks that step along the gradient's sign. Beside it, and to be had from here too:
 :mod:`~nic_helpers.adam_attacks` (SRDA, ARDA, FTDA), :mod:`~nic_helpers.perceptual_attacks` (MADC, SSAH, Chroma),
