@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import functools
 import os
-import resource
 import sys
 from pathlib import Path
 
@@ -44,9 +43,14 @@ def forget_peak() -> None:
 
 
 def peak_mib() -> float:
-    """The most memory (MiB) that was resident in this process since :func:`forget_peak`; elsewhere, since its start."""
+    """The most memory (MiB) that was resident in this process since :func:`forget_peak`; elsewhere, since its start;
+    NaN where the system does not say (Windows)."""
     try:
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) / 2**10  # kB, as proc(5) calls 1024 bytes
     except (OSError, IndexError):
+        try:
+            import resource
+        except ImportError:
+            return float("nan")
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
