@@ -5,4 +5,4 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$root/.ci/environment.sh"
 prepare_environment "$root"
 cd "$root"
-exec "$PYTHON" -m pytest "$@"
+exec "$PYTHON" -P -m pytest "$@"

@@ -34,8 +34,19 @@ find_python() { # prints the first interpreter that runs, has the right version 
     return 1
 }
 
+may_write() { # $1: a folder
+    [ -w "$1" ] && return 0
+    say "$1 cannot be written to, and the packages are not installed yet: copy the project to a folder of yours"
+    say "(and use an environment of yours), or have its owner run this command once."
+    return 1
+}
+
 prepare_environment() { # $1: the project's folder
-    local root=$1 prefix="" wanted stamp
+    local root=$1 prefix="" wanted stamp place
+    # what a shell sets for other programs, PYTHONPATH above all, and what lies in the folder one stands in is not for these
+    unset ${!PYTHON@}
+    export PYTHONNOUSERSITE=1 PYTHONUTF8=1
+    local -x PYTHONSAFEPATH=1
     if [ -n "${VIRTUAL_ENV:-}" ]; then
         prefix=$VIRTUAL_ENV
     elif [ -n "${CONDA_PREFIX:-}" ] && [ "${CONDA_DEFAULT_ENV:-base}" != base ]; then
@@ -54,6 +65,7 @@ prepare_environment() { # $1: the project's folder
         if ! "$PYTHON" -c "$usable" >/dev/null 2>&1 || ! "$PYTHON" -m pip --version >/dev/null 2>&1; then
             local base
             base=$(find_python) || return 1
+            may_write "$root" || return 1
             say "Making the environment .venv with $("$base" --version) …"
             rm -rf "$prefix"
             "$base" -m venv "$prefix" || return 1
@@ -63,6 +75,7 @@ prepare_environment() { # $1: the project's folder
         'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read() + sys.argv[1].encode()).hexdigest())' "$root")
     stamp=$prefix/.nic-installed
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+        for place in "$root" "$prefix"; do may_write "$place" || return 1; done
         say "Installing the packages into $prefix (about two minutes and 6 GB on Linux, once) …"
         "$PYTHON" -m pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" -e "$root[test]" || {
             say "The installation failed. Check the network and the disk's free space, then run the command again."

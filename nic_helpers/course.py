@@ -7,10 +7,13 @@ run.save(fig, "epsilon_ladder")
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 
 import compressai
@@ -23,7 +26,7 @@ from nic_helpers.exercises import check
 from nic_helpers.images import ImageSet, in_words
 from nic_helpers.settings import PROJECT, get_device
 
-__all__ = ["PROFILES", "Run", "begin", "check", "check_environment"]
+__all__ = ["PROFILES", "Run", "begin", "check", "check_environment", "parameter", "profile_of"]
 
 
 EXAMPLE = "astronaut"  # the bundled image that pictures show
@@ -50,6 +53,47 @@ PROFILES = {
 def build_dir() -> Path:
     """Where a run writes: ``NIC_BUILD_DIR``, or ``build/`` in the project."""
     return Path(os.environ.get("NIC_BUILD_DIR") or PROJECT / "build")
+
+
+def _folder(name: str) -> Path:
+    folder = build_dir() / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"cannot write to {folder} ({error}): set NIC_BUILD_DIR to a folder of yours") from error
+    return folder
+
+
+class ParameterError(ValueError):
+    """A parameter's value that a notebook cannot work with; the message begins with the parameter's name."""
+
+
+def parameter(name: str, value, *, several: bool = False, whole: bool = False, least: float = -math.inf, most: float = math.inf,
+              one_of: Iterable | None = None, holds: Iterable = ()) -> None:  # fmt: skip
+    """Refuse a parameter's value that a notebook cannot work with, before it computes anything, and say what there is.
+
+    A number (``several``: a list of them, at least one, none twice), ``whole`` or not, from ``least`` to ``most``, or
+    ``one_of`` those; a list must hold those in ``holds``. ValueError for what is no such thing at all, else
+    :class:`ParameterError`.
+    """
+    values = list(value) if several and isinstance(value, (list, tuple)) else [value]
+    if several and (not isinstance(value, (list, tuple)) or not values):
+        raise ValueError(f"{name} must be a list, such as [1, 2], got {value!r}")
+    if one_of is not None:
+        one_of = list(one_of)
+        if any(v not in one_of for v in values):
+            raise ParameterError(f"{name} must be one of {', '.join(f'{v:g}' for v in one_of)}, got {value!r}")
+    kind, says = (Integral, "a whole number") if whole else (Real, "a number")
+    for v in values:
+        if not isinstance(v, kind) or isinstance(v, bool) or not math.isfinite(v):
+            raise ValueError(f"{name} must be {'a list, each of it ' * several}{says}, got {value!r}")
+        if not least <= v <= most:
+            bounds = f"from {least:g} to {most:g}" if math.isfinite(most) else f"of at least {least:g}"
+            raise ParameterError(f"{name} must be {'a list, each of it ' * several}{says} {bounds}, got {value!r}")
+    if len(set(values)) < len(values):
+        raise ParameterError(f"{name} must not hold a value twice, got {value!r}")
+    if missing := [v for v in holds if v not in values]:
+        raise ParameterError(f"{name} must hold {', '.join(f'{v:g}' for v in missing)}, got {value!r}")
 
 
 @dataclass
@@ -89,25 +133,30 @@ class Run:
 
     def save(self, figure, name: str) -> None:
         """Write a figure as PNG and PDF into the run's figures folder, as ``NN_name``."""
-        plotting.save(figure, build_dir() / "figures" / f"{self.notebook}_{name}")
+        plotting.save(figure, _folder("figures") / f"{self.notebook}_{name}")
 
     def save_table(self, table: pd.DataFrame, name: str) -> None:
         """Write a tidy table as CSV into the run's results folder, as ``NN_name``, with what it was made by."""
-        folder = build_dir() / "results"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _folder("results")
         made_by = {"profile": self.profile_name, "device": str(self.device), "nic_helpers": __version__,
                    "torch": torch.__version__, "compressai": compressai.__version__}  # fmt: skip
         table.assign(**made_by).to_csv(folder / f"{self.notebook}_{name}.csv", index=False, float_format="%.6g")
 
     def save_rows(self, table: pd.DataFrame, name: str) -> None:
         """Write a study's rows as Parquet into the run's results folder, as ``NN_name``, numbers in single precision."""
-        folder = build_dir() / "results"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _folder("results")
         numbers = dict.fromkeys(table.select_dtypes("floating").columns, "float32")
         # bytes of like weight side by side: numbers that no dictionary would shorten take half the room
         table.astype(numbers).to_parquet(folder / f"{self.notebook}_{name}.parquet", index=False, compression="zstd",
                                          compression_level=19, use_byte_stream_split=list(numbers),
                                          use_dictionary=[c for c in table.columns if c not in numbers])  # fmt: skip
+
+
+def profile_of(name: str) -> Profile:
+    """The profile of this name; ValueError, saying which there are, if there is none."""
+    if name not in list(PROFILES):
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {name!r}")
+    return PROFILES[name]
 
 
 def begin(notebook: str, profile: str = "quick", seed: int = 0, whole: bool = False, lossless_only: bool = False,
@@ -118,9 +167,9 @@ def begin(notebook: str, profile: str = "quick", seed: int = 0, whole: bool = Fa
     rate–distortion plots); ``limit``: at most so many images; ``source``: another image set than the profile's: "bundled",
     "kodak", or a folder of your own.
     """
-    if profile not in PROFILES:
-        raise ValueError(f"unknown profile {profile!r}: there are {', '.join(PROFILES)}")
-    chosen, device = PROFILES[profile], get_device()
+    chosen, device = profile_of(profile), get_device()
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be a whole number from 0 to 2³² − 1, got {seed!r}")
     plotting.set_theme()
     source = source or chosen.images
     crop = None if whole else chosen.crop

@@ -9,7 +9,6 @@ says what it must contain, so that a damaged one is found.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import io
 import json
@@ -18,6 +17,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import pandas as pd
 
@@ -37,16 +37,17 @@ class Dataset:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """While this one writes: no other process may, and what a killed one left half-written is removed."""
-        self._rows.mkdir(parents=True, exist_ok=True)
-        self._failed.mkdir(exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise SweepError(
-                    f"another run is writing to {self.folder}: wait for it, or give another folder"
-                ) from error
+        """While this one writes: no other process may, and what a killed one left half-written is removed. SweepError where
+        another one is writing, or nobody can; a warning where the system or its disk has no locks to see that by."""
+        try:
+            self._rows.mkdir(parents=True, exist_ok=True)
+            self._failed.mkdir(exist_ok=True)
+            opened = (self.folder / "lock").open("w")
+        except OSError as error:
+            raise SweepError(f"cannot write to {self.folder} ({error}): give another folder (the course's own studies: "
+                             "NIC_BUILD_DIR)") from error  # fmt: skip
+        with opened as lock:
+            _lock(lock, self.folder)
             for leftover in self.folder.rglob("*.part"):
                 leftover.unlink()
             self._writes = True
@@ -113,6 +114,8 @@ class Dataset:
 
     def add(self, table: pd.DataFrame) -> None:
         """Take over rows that were read elsewhere, unit by unit: to go on with a study from its published table."""
+        if "unit" not in table:
+            raise ValueError(f"no table of a sweep: it has no column 'unit', but {', '.join(map(str, table))}")
         with self.writing():
             known = self.done()
             for key, rows in table.groupby("unit", sort=False):
@@ -126,6 +129,19 @@ class Dataset:
     def failures(self) -> dict[str, dict[str, str]]:
         """Units that failed when they were last tried: key -> unit and error."""
         return {p.stem: json.loads(p.read_text()) for p in sorted(self._failed.glob("*.json"))}
+
+
+def _lock(file: IO, folder: Path) -> None:
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError) as error:  # EWOULDBLOCK, or EACCES on some network disks
+        raise SweepError(f"another run is writing to {folder}: wait for it, or give another folder") from error
+    except (ImportError, OSError) as error:
+        warnings.warn(
+            f"no lock can be had for {folder} ({error}): see to it that no other run writes there", stacklevel=4
+        )
 
 
 def _age(path: Path) -> int:

@@ -14,7 +14,6 @@ import ctypes
 import functools
 import math
 import os
-import resource
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,11 +51,16 @@ def forget_peak() -> None:
 
 
 def peak_mib() -> float:
-    """The most memory (MiB) that was resident in this process since :func:`forget_peak`; elsewhere, since its start."""
+    """The most memory (MiB) that was resident in this process since :func:`forget_peak`; elsewhere, since its start;
+    NaN where the system does not say (Windows)."""
     try:
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) / 2**10  # kB, as proc(5) calls 1024 bytes
     except (OSError, IndexError):
+        try:
+            import resource
+        except ImportError:
+            return float("nan")
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
@@ -155,8 +159,10 @@ def _of_control_groups() -> Iterator[int]:
 
 
 def _of_address_space() -> Iterator[int]:
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ImportError):
+        import resource  # not on Windows
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         if limit != resource.RLIM_INFINITY:
             yield limit - int((_PROC / "self/statm").read_text().split()[0]) * resource.getpagesize()
 

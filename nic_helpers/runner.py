@@ -1,6 +1,6 @@
 """The headless run: papermill through the notebooks in order, with a table at the end.
 
-python -m nic_helpers.runner --profile quick        (what ./run_all.sh calls)
+python -P -m nic_helpers.runner --profile quick     (what ./run_all.sh calls)
 """
 
 from __future__ import annotations
@@ -13,14 +13,18 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from nic_helpers.settings import PROJECT, data_dir, program_sha256
+from nic_helpers.settings import PROJECT, data_dir, get_device, program_sha256, sweep_seconds
 
 PROFILES = ("quick", "standard", "full")
 FOLDERS = ("NIC_KODAK_DIR", "NIC_JPEGAI_DIR", "NIC_DATA_DIR", "NIC_BUILD_DIR")
+#: What a shell may have set for other programs (PYTHONPATH, PYTHONOPTIMIZE, JUPYTER_PATH, MATPLOTLIBRC, TQDM_DISABLE …), and would
+#: change pages or leave their figures out: not for kernels.
+NOT_FOR_KERNELS = ("PYTHON", "JUPYTER", "IPYTHON", "MPL", "MATPLOTLIB", "TQDM_", "COLUMNS", "LINES")
 
 
 class UsageError(ValueError):
@@ -53,13 +57,14 @@ def select(notebooks: list[Path], only: list[str], start: str | None) -> list[Pa
     """Those asked for with --only (numbers or names) and --from, in course order."""
 
     def find(wanted: str) -> Path:
-        matches = [p for p in notebooks if wanted in (p.stem, p.name, p.stem[:2]) or wanted == p.stem[:2].lstrip("0")]
+        number = wanted.zfill(2) if wanted.isdecimal() else None
+        matches = [p for p in notebooks if wanted in (p.stem, p.name) or number == p.stem[:2]]
         if not matches:
             raise UsageError(f"no notebook {wanted!r}: there are {', '.join(p.stem for p in notebooks)}")
         return matches[0]
 
     chosen = [find(w) for w in only] or list(notebooks)
-    if start:
+    if start is not None:
         chosen = [p for p in chosen if p >= find(start)]
         if not chosen:
             raise UsageError("--only and --from together leave no notebook to run")
@@ -134,8 +139,11 @@ class State:
 
 
 def isolate(build: Path) -> None:
-    """Keep Jupyter, IPython and matplotlib out of the home folder, and the kernel in this environment."""
+    """Keep Jupyter, IPython and matplotlib out of the home folder, what the shell has set away from the kernel, and the
+    kernel in this environment, with this program and the backend that puts figures into pages."""
     state = build / "state"
+    for name in [n for n in os.environ if n.startswith(NOT_FOR_KERNELS)]:
+        del os.environ[name]
     for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR"):
         folder = state / name.lower()
         folder.mkdir(parents=True, exist_ok=True)
@@ -143,11 +151,56 @@ def isolate(build: Path) -> None:
     profile = state / "ipythondir" / "profile_default"
     profile.mkdir(exist_ok=True)
     # the kernel talks to this machine only; its warning that it does so unencrypted would come with every notebook
-    (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 40\n")
-    os.environ.pop("JUPYTER_PATH", None)  # it would outrank the environment's own kernels
+    # what lies beside the notebooks is no module of theirs
+    config = "c.IPKernelApp.log_level = 40\nc.InteractiveShellApp.ignore_cwd = True\n"
+    (profile / "ipython_kernel_config.py").write_text(config)
     # a user-level kernelspec named python3 would otherwise win over the environment's own
-    os.environ |= {"JUPYTER_PREFER_ENV_PATH": "1", "NIC_PREFIX": sys.prefix, "NIC_BUILD_DIR": str(build)}
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    os.environ |= {"JUPYTER_PREFER_ENV_PATH": "1", "NIC_PREFIX": sys.prefix, "NIC_BUILD_DIR": str(build),
+                   "MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONNOUSERSITE": "1", "PYTHONUTF8": "1",
+                   "PYTHONPATH": str(_only_this_package(state)), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}  # fmt: skip
+
+
+def _only_this_package(state: Path) -> Path:
+    """A folder for the import path with this package and nothing else: the installed one may be another clone's."""
+    folder = state / "path"
+    folder.mkdir(exist_ok=True)
+    link = folder / "nic_helpers"
+    try:
+        if not link.is_symlink() or link.resolve() != PROJECT / "nic_helpers":
+            link.unlink(missing_ok=True)
+            link.symlink_to(PROJECT / "nic_helpers", target_is_directory=True)
+    except FileExistsError:  # another run has just made it
+        return folder
+    except OSError:  # a disk without links: the project's folder, with whatever else is there
+        return PROJECT
+    return folder
+
+
+def check_writable(build: Path) -> None:
+    """OSError unless what a run makes can be written."""
+    for name in ("", "executed", "html", "figures", "results"):
+        (build / name).mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=build / name).close()
+
+
+def execute_as_it_can(job: Job, build: Path, elsewhere: set[str]) -> str:
+    """:func:`execute`; a parameter for which there are other notebooks ``elsewhere``, and whose value this one refuses
+    (:class:`nic_helpers.course.ParameterError`), keeps its own value here. Returns the status for the table."""
+    kept = []
+    while True:
+        try:
+            execute(job, build)
+            return "ok" + f" (kept its own {', '.join(kept)})" * bool(kept)
+        except Exception as error:
+            refused = str(getattr(error, "evalue", "")).partition(" ")[0]
+            given = job.parameters.keys() - {"profile", "seed"}
+            # one that is not given is refused for what is: shown_levels must be among levels
+            drop = given & elsewhere & ({refused} if refused in given else given)
+            if getattr(error, "ename", "") != "ParameterError" or not drop:
+                raise
+            print(f"{job.name} keeps its own {', '.join(sorted(drop))}: {error.evalue}", file=sys.stderr)
+            kept += sorted(drop)
+            job.parameters = {k: v for k, v in job.parameters.items() if k not in drop}
 
 
 def execute(job: Job, build: Path) -> None:
@@ -216,6 +269,8 @@ def explain(error: Exception) -> str:
     if hasattr(error, "ename"):
         source = "\n".join(f"    {line}" for line in str(error.source).splitlines()[:30])
         return f"cell [{error.exec_count}]:\n{source}\n{error.ename}: {error.evalue}"
+    if isinstance(error, OSError):
+        return f"{type(error).__name__}: {error}\nIs there room, and may you write there? NIC_BUILD_DIR names another build folder."
     return f"{type(error).__name__}: {error}"
 
 
@@ -247,6 +302,8 @@ def main(argv: list[str] | None = None, notebooks: Path | None = None, build: Pa
         if a.publish and a.p:
             raise UsageError("--publish goes without -p: what is committed is the profile's own run")
         extra = {name: parse_value(value) for name, value in a.p}
+        if len(extra) < len(a.p):
+            raise UsageError("a parameter is given twice with -p: which of its values?")
         images = dict(a.p).get("images", "None")
         if images not in ("None", "bundled", "kodak"):  # a folder, as seen from where the command was given
             extra["images"] = str(Path(images).resolve())
@@ -256,6 +313,10 @@ def main(argv: list[str] | None = None, notebooks: Path | None = None, build: Pa
             raise UsageError("give the profile with --profile, not -p")
         chosen = select(find_notebooks(notebooks or PROJECT / "notebooks"), a.only, a.start)
         jobs = plan(chosen, a.profile, extra)
+        try:  # for another machine, maybe, where it is a dry run
+            sweep_seconds(), a.dry_run or get_device()
+        except (RuntimeError, ValueError) as error:
+            raise UsageError(str(error)) from None
     except UsageError as error:
         print(f"run_all.sh: {error}", file=sys.stderr)
         return 2
@@ -263,8 +324,16 @@ def main(argv: list[str] | None = None, notebooks: Path | None = None, build: Pa
     rows: list[tuple[str, str, str]] = []
     failed = None
     if not a.dry_run:
-        build.mkdir(parents=True, exist_ok=True)
-        isolate(build)
+        try:
+            check_writable(build)
+            isolate(build)
+        except OSError as error:
+            print(
+                f"run_all.sh: cannot write to {build} ({error}): set NIC_BUILD_DIR to a folder of yours",
+                file=sys.stderr,
+            )
+            return 2
+    taken: set[str] = set()
     for k, job in enumerate(jobs):
         fresh = state.done.get(job.name) == job.key and (build / "html" / f"{job.name}.html").is_file()
         if failed:
@@ -278,9 +347,13 @@ def main(argv: list[str] | None = None, notebooks: Path | None = None, build: Pa
         else:
             print(f"[{k + 1}/{len(jobs)}] {job.name}", file=sys.stderr, flush=True)
             began = time.perf_counter()
-            state.record(None, job.name)
+            elsewhere = taken.union(*(other.parameters for other in jobs[k + 1 :]))
             try:
-                execute(job, build)
+                state.record(None, job.name)
+                status = execute_as_it_can(job, build, elsewhere)
+                state.record(job, job.name)
+                if a.publish:
+                    publish(job, build)
             except Exception as error:
                 failed = error
                 rows.append((job.name, f"{time.perf_counter() - began:.1f}", f"failed: {type(error).__name__}"))
@@ -288,10 +361,8 @@ def main(argv: list[str] | None = None, notebooks: Path | None = None, build: Pa
             except KeyboardInterrupt:
                 print(f"\nInterrupted in {job.name}; go on with --resume.", file=sys.stderr)
                 return 130
-            state.record(job, job.name)
-            if a.publish:
-                publish(job, build)
-            rows.append((job.name, f"{time.perf_counter() - began:.1f}", "ok"))
+            taken |= job.parameters.keys()
+            rows.append((job.name, f"{time.perf_counter() - began:.1f}", status))
     print(table(rows))
     if failed:
         name = next(r[0] for r in rows if r[2].startswith("failed"))

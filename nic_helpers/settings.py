@@ -55,7 +55,12 @@ def jpegai_dir() -> Path | None:
 def get_device(device: str | torch.device | None = None) -> torch.device:
     """The device asked for, else ``NIC_DEVICE``, else the first GPU, else the CPU."""
     name = device or os.environ.get("NIC_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
-    chosen = torch.device(name)
+    try:
+        chosen = torch.device(name)
+    except RuntimeError:
+        raise RuntimeError(
+            f"there is no device {name!r}: give 'cpu', 'cuda' or 'cuda:1', as device or in NIC_DEVICE"
+        ) from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise RuntimeError(
             f"device {name!r} was asked for, but torch sees no GPU: use device='cpu' or unset NIC_DEVICE"
@@ -65,8 +70,11 @@ def get_device(device: str | torch.device | None = None) -> torch.device:
 
 def sweep_seconds() -> float:
     """``NIC_SWEEP_HOURS`` in seconds; infinite where it is not set."""
-    hours = os.environ.get("NIC_SWEEP_HOURS") or "inf"
+    text = os.environ.get("NIC_SWEEP_HOURS") or "inf"
     try:
-        return 3600 * float(hours)
+        hours = float(text)
     except ValueError:
-        raise ValueError(f"NIC_SWEEP_HOURS is a number of hours, got {hours!r}") from None
+        hours = -1.0
+    if not hours >= 0:  # NaN is neither
+        raise ValueError(f"NIC_SWEEP_HOURS is a number of hours, 0 or more, got {text!r}: correct or unset it")
+    return 3600 * hours

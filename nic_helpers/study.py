@@ -12,6 +12,7 @@ import pandas as pd
 
 from nic_helpers import attacks, sweep
 from nic_helpers.course import PROFILES, build_dir
+from nic_helpers.dataset import SweepError
 from nic_helpers.executors import cores
 from nic_helpers.grid import Contestant, Grid
 from nic_helpers.models import ARCHITECTURES
@@ -273,7 +274,18 @@ def folder(study: str, profile: str) -> Path:
 def rows(study: str, profile: str, seed: int = 0) -> pd.DataFrame:
     """A study's rows: what is missing is done now (for NIC_SWEEP_HOURS at most), and all there are returned."""
     jobs = 1 if profile == "quick" or get_device().type == "cuda" else cores()
-    return sweep.run(grids_of(study, profile, seed), folder(study, profile), jobs=jobs, seconds=sweep_seconds())
+    found = sweep.run(grids_of(study, profile, seed), folder(study, profile), jobs=jobs, seconds=sweep_seconds())
+    if found.empty:
+        raise SweepError(f"no unit of the study {study!r} is done, so there is nothing to show: raise NIC_SWEEP_HOURS, or unset it "
+                         f"(it gives {sweep_seconds():g} seconds); what failed is in {folder(study, profile) / 'failed'}")  # fmt: skip
+    return found
+
+
+def levels(profile: str) -> list[float]:
+    """The budgets, in 8-bit levels, of the robustness study's rows that notebook 08 shows at a profile."""
+    if profile == "quick":
+        return sorted(published("08", "robustness")["eps_255"].unique().tolist())
+    return sorted({round(255 * eps, 6) for g in grids_of("robustness", profile) for eps in g.budgets})
 
 
 def published(notebook: str, name: str) -> pd.DataFrame:

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
+from numbers import Integral
 from pathlib import Path
 
 import pandas as pd
@@ -33,7 +34,7 @@ from tqdm import tqdm
 from nic_helpers import attacks, grid
 from nic_helpers.codecs import NeuralCodec
 from nic_helpers.dataset import Dataset, SweepError
-from nic_helpers.executors import BROKEN, Pool, pool_of
+from nic_helpers.executors import BROKEN, NotFoundThere, Pool, leave_if_started_by_a_sweep, pool_of
 from nic_helpers.grid import Grid, Unit
 from nic_helpers.images import load_images
 from nic_helpers.metrics import before_after
@@ -73,8 +74,13 @@ def run(
 
     A unit that fails is tried once more, then recorded with its error, and the rest goes on; a warning names them at the
     end, and the next run tries them again. Raises :class:`SweepError` where nothing can go on: a full disk, another run
-    in the same folder, a broken executor.
+    in the same folder, a broken executor, workers that cannot start or cannot find what the grid names.
     """
+    leave_if_started_by_a_sweep()
+    if isinstance(jobs, bool) or not isinstance(jobs, Integral) or jobs < 1:
+        raise ValueError(f"jobs is a number of processes, 1 or more, got {jobs!r}")
+    if not seconds >= 0:
+        raise ValueError(f"seconds must be a time, 0 or more, got {seconds!r}")
     units = units_of(study)
     data = Dataset(folder)
     with ExitStack() as stack:
@@ -159,6 +165,8 @@ class _Work:
         if error is None:
             self.data.write(unit.key, future.result())
             self.breaks = 0
+        elif isinstance(error, NotFoundThere):
+            raise error
         elif not self._failed(unit, error):
             return
         self.suspects.discard(unit.key)
@@ -297,6 +305,10 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--same-program", action="store_true", help="do again what another version of the program did")
     p.add_argument("--save", type=Path, help="write all rows to this one Parquet file")
     a = p.parse_args(argv)
+    if a.jobs < 1:
+        p.error(f"--jobs is a number of processes, 1 or more, got {a.jobs}")
+    if a.save and not a.save.absolute().parent.is_dir():
+        p.error(f"--save: there is no folder {a.save.absolute().parent}")
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
     chosen, out = study.grids_of(a.study, a.profile), a.out or study.folder(a.study, a.profile)

@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import torch
 
-from nic_helpers import course, images, plotting, reference, widgets
+from nic_helpers import course, images, plotting, reference, study, widgets
+from nic_helpers.dataset import SweepError
 from nic_helpers.images import to_pil
 
 matplotlib.use("Agg")
@@ -48,6 +49,51 @@ def test_a_folder_of_one_s_own_is_called_by_its_name_and_read_as_far_as_it_is_us
 def test_an_unknown_profile_says_what_there_is():
     with pytest.raises(ValueError, match="quick, standard, full"):
         course.begin("00", "fast")
+
+
+@pytest.mark.parametrize(("value", "rules", "says"), [
+    (4, {"one_of": [2.0, 8.0]}, "level must be one of 2, 8, got 4"), ("x", {"one_of": [2, 8]}, "one of 2, 8"),
+    (0, {"least": 1, "most": 255}, "a number from 1 to 255, got 0"), (300, {"most": 255}, "to 255"), (0, {"least": 1}, "of at least 1"),
+    (1.5, {"whole": True}, "whole number"), ("8", {}, "a number, got '8'"), (True, {}, "a number"), (float("nan"), {}, "a number"),
+    ([8], {}, "a number"), (3, {"several": True}, "must be a list"), ([], {"several": True}, "must be a list"),
+    ("12", {"several": True}, "must be a list"), ([1, "2"], {"several": True}, "each of it a number"),
+    ([1, 1.0], {"several": True}, "twice"), ([2], {"several": True, "holds": [1]}, "must hold 1, got"),
+    ([0, 1], {"several": True, "least": 1}, "of at least 1"),
+])  # fmt: skip
+def test_a_parameter_that_a_notebook_cannot_work_with_is_refused_with_what_there_is(value, rules, says):
+    with pytest.raises(ValueError, match=says):
+        course.parameter("level", value, **rules)
+
+
+def test_parameters_that_a_notebook_can_work_with_pass():
+    course.parameter("level", 2.55, least=0.5, most=127)
+    course.parameter("levels", (1, 4), several=True, whole=True, least=1, holds=[1])
+    course.parameter("level", np.float64(8), one_of=study.levels("quick"))
+    assert study.levels("standard") == [2, 8, 16]
+
+
+@pytest.mark.parametrize("seed", ["0", 0.5, -1, 2**32, True, None])
+def test_a_seed_that_is_none_is_refused(seed):
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        course.begin("00", seed=seed)
+
+
+def test_a_build_folder_that_cannot_be_written_is_named(run, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("NIC_BUILD_DIR", str(tmp_path / "file"))
+    for save in (
+        lambda: run.save_table(pd.DataFrame({"a": [1]}), "t"),
+        lambda: run.save(plotting.picture_grid([[run.x[0]]], [["a"]]), "g"),
+    ):
+        with pytest.raises(OSError, match="set NIC_BUILD_DIR"):
+            save()
+
+
+def test_a_study_of_which_nothing_could_be_done_says_why(tmp_path, monkeypatch):
+    monkeypatch.setenv("NIC_BUILD_DIR", str(tmp_path))
+    monkeypatch.setenv("NIC_SWEEP_HOURS", "0")
+    with pytest.raises(SweepError, match=r"no unit of the study 'transfer' is done.*NIC_SWEEP_HOURS"):
+        study.rows("transfer", "quick")
 
 
 def test_figures_and_tables_go_to_the_build_folder(run, tmp_path):

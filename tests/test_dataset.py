@@ -80,6 +80,26 @@ def test_two_runs_cannot_write_to_one_folder(data):
         pass
 
 
+def test_a_disk_without_locks_is_told_of_and_a_folder_that_cannot_be_written_is_named(data, monkeypatch):
+    import fcntl
+
+    def none(*_):
+        raise OSError(95, "Operation not supported")
+
+    with monkeypatch.context() as here:
+        here.setattr(fcntl, "flock", none)
+        with pytest.warns(UserWarning, match="no lock can be had"), data.writing():
+            data.write("c", rows("c"))
+    (data.folder / "file").write_text("")
+    with (
+        pytest.raises(SweepError, match=r"cannot write to .*NIC_BUILD_DIR"),
+        Dataset(data.folder / "file" / "x").writing(),
+    ):
+        pass
+    with pytest.raises(ValueError, match="no column 'unit'"):
+        data.add(pd.DataFrame({"image": ["a"]}))
+
+
 def test_failures_are_kept_until_the_unit_succeeds(data):
     data.fail("c", "PGD on a codec", "Traceback …\nValueError: no")
     assert data.failures()["c"] == {"unit": "PGD on a codec", "error": "Traceback …\nValueError: no"}

@@ -1,3 +1,4 @@
+import hashlib
 import importlib.metadata
 import os
 import re
@@ -105,6 +106,44 @@ def test_the_scripts_run_from_any_folder(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-1000:]
     assert "00_start_here" in done.stdout and "profile='quick'" in done.stdout
+
+
+@pytest.fixture
+def installed(tmp_path):
+    """An environment that says of itself that the packages are there, and notes what is run in it; and its variables."""
+    prefix = tmp_path / "environment"
+    (prefix / "bin").mkdir(parents=True)
+    fake(prefix / "bin", "python", f'echo "$@" >>"{tmp_path}/ran"; exec "{sys.executable}" "$@"')
+    content = (PROJECT / "pyproject.toml").read_bytes() + (PROJECT / "constraints.txt").read_bytes()
+    stamp = hashlib.sha256(content + str(PROJECT).encode()).hexdigest()
+    (prefix / ".nic-installed").write_text(stamp + "\n")
+    return prefix, os.environ | {"VIRTUAL_ENV": str(prefix), "NIC_BUILD_DIR": str(tmp_path / "build")}
+
+
+@pytest.mark.parametrize(
+    "script, arguments", [("run_all.sh", ["--dry-run", "--only", "00"]), ("run_tests.sh", ["--version"])]
+)
+def test_the_folder_one_stands_in_and_pythonpath_are_not_imported_from(script, arguments, installed, tmp_path):
+    here = tmp_path / "here"
+    (here / "nic_helpers").mkdir(parents=True)  # another clone, with files of a student's in it
+    for name in ("random.py", "hashlib.py", "pytest.py", "nic_helpers/__init__.py", "sitecustomize.py"):
+        (here / name).write_text("import sys; sys.exit('not this one')")
+    env = installed[1] | {"PYTHONPATH": str(here), "PYTHONSTARTUP": "x", "PYTHONHOME": str(here)}
+    done = subprocess.run(
+        [PROJECT / script, *arguments], cwd=here, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-1000:]
+    assert "pip" not in (tmp_path / "ran").read_text() and "not this one" not in done.stderr
+
+
+def test_what_cannot_be_installed_into_says_so_before_anything_is_tried(tmp_path):
+    script = f'. "{PROJECT}/.ci/environment.sh"; may_write "{tmp_path}" && may_write "{tmp_path}/missing"'
+    done = subprocess.run(["/bin/bash", "-c", script], capture_output=True, text=True, check=False)
+    assert (
+        done.returncode == 1
+        and f"{tmp_path}/missing cannot be written to" in done.stderr
+        and "copy the project" in done.stderr
+    )
 
 
 def test_a_device_that_is_not_there_is_a_clear_error(monkeypatch):

@@ -2,7 +2,9 @@ import dataclasses
 import hashlib
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +13,7 @@ from nic_helpers.grid import Contestant, Grid, expected_gradients, images_of, ru
 from nic_helpers.images import to_pil, to_uint8
 from nic_helpers.objectives import Rate
 from nic_helpers.settings import BESIDE_ROWS, PROJECT, program_sha256
+from nic_helpers.weights import checkpoints_dir
 
 EPS = 8 / 255
 SMALL = {"crop": 48, "limit": 2}
@@ -73,20 +76,55 @@ def test_what_no_other_process_could_know_is_refused():
 @pytest.mark.parametrize("changes, says", [
     ({"attacks": {}}, "at least one of its attacks"), ({"budgets": ()}, "budgets"), ({"codecs": {}}, "at least one codec"),
     ({"shard": 0}, "shard"), ({"budgets": (8,)}, "eps must be in"), ({"budgets": (0.001,)}, "8-bit level"),
+    ({"codecs": {"bmshj2018-hyperprior": (1.5,)}}, "quality must be a whole number.*1.5"),
+    ({"codecs": {"bmshj2018-hyperprior": ()}}, "codecs"),
+    ({"codecs": {"bmshj2018-hyperprior": 3}}, "sequence, such as"), ({"codecs": {"bmshj2018": (3,)}}, "unknown codec.*jpeg"),
+    ({"codecs": {"bmshj2018-hyperprior": (9,)}}, "there are 1, 2, 3"), ({"codecs": {"bmshj2018-hyperprior-vbr": (8,)}}, "there are 1, 2"),
+    ({"codecs": {"bmshj2018-hyperprior": (True,)}}, "whole number"), ({"codecs": {"bmshj2018-hyperprior": ("1",)}}, "whole number"),
+    ({"codecs": ["jpeg"]}, "codecs must be a mapping"), ({"codecs": {"no_such_module:f": (1,)}}, "can import that module"),
+    ({"codecs": {"nic_helpers.grid:nothing": (1,)}}, "has no function 'nothing'"), ({"targets": {"jpeg": (300,)}}, "no quality 300"),
+    ({"targets": {"jpg": (30,)}}, "unknown codec 'jpg'"), ({"targets": {"jpeg": ()}}, "targets"),
+    ({"ensembles": {"both": []}}, "ensembles, 'both'"), ({"ensembles": {"both": ["jpeg"]}}, "ensembles: 'both'"),
+    ({"ensembles": {"both": [("jpeg", 0)]}, "attacks": {"noise": attacks.RandomNoise(EPS)}}, "no quality 0"),
+    ({"codecs": {"jpeg": (30,)}}, "jpeg has no gradient, which FGSM needs"), ({"weights": "zo"}, "no weights at zo"),
+    ({"weights": ()}, "weights"),
+    ({"weights": 3}, "weights"), ({"weights": "random-start-3"}, "no weights"), ({"attacks": {"PGD": "PGD"}}, "'PGD' must be an attack"),
+    ({"attacks": {"PGD": attacks.PGD}}, "'PGD' must be an attack"), ({"attacks": [attacks.FGSM(EPS)]}, "attacks must be a mapping"),
+    ({"objectives": {"rate": Rate}}, "'rate' must be an objective"), ({"objectives": {"rate": "rate"}}, "'rate' must be an objective"),
+    ({"defences": {"blur": "blur"}}, "'blur' must be a function"), ({"budgets": 8 / 255}, "budgets must be a sequence"),
+    ({"budgets": (float("nan"),)}, "budgets"), ({"budgets": ("8/255",)}, "budgets"), ({"seeds": 3}, "seeds must be a sequence"),
+    ({"seeds": (0.5,)}, "seeds must be a whole number"), ({"seeds": range(0)}, "seeds"), ({"seeds": (-1,)}, "seeds"),
+    ({"limit": 0}, "limit must be a whole number, 1 or more"), ({"limit": -1}, "limit"), ({"limit": 1.5}, "limit"), ({"crop": 0}, "crop"),
+    ({"crop": 8}, "crop must be a whole number, 16 or more"), ({"crop": "64"}, "crop"), ({"first": -1}, "first"),
+    ({"first": 6}, "none of the 6 images"),
+    ({"every": 0}, "every"), ({"every": 1.5}, "every"), ({"shard": 2.5}, "shard"), ({"verify": -1}, "verify"),
+    ({"images": 3}, "images must be"),
+    ({"images": "kodka"}, "no such folder: kodka"),
 ])  # fmt: skip
 def test_impossible_grids_are_refused_at_once(changes, says):
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises((ValueError, FileNotFoundError), match=says):
         small(**changes)
 
 
-@pytest.mark.parametrize("changes, says", [
-    ({"attacks": {"PGD": attacks.PGD}}, "'PGD' is no attack"), ({"attacks": {"PGD": "PGD"}}, "'PGD' is no attack"),
-    ({"objectives": {"rate": "rate"}}, "no objective"), ({"objectives": {"rate": Rate}}, "Rate is a class"),
-    ({"attacks": {"PGD": Contestant(attacks.PGD(EPS), "rate")}}, "no objective"),
-])  # fmt: skip
-def test_what_is_no_attack_or_objective_is_refused_at_once(changes, says):
-    with pytest.raises(TypeError, match=says):
-        small(**changes)
+def test_numbers_of_numpy_ranges_and_paths_mean_what_they_say(tmp_path):
+    for k in range(3):
+        to_pil(torch.rand(3, 32, 32)).save(tmp_path / f"{k}.png")
+    plain = small(codecs={"bmshj2018-hyperprior": (1, 3)}, targets={"jpeg": (30,)}, images=str(tmp_path), budgets=(4 / 255, EPS),
+                  seeds=(0, 1), crop=32, limit=2, shard=1, first=1)  # fmt: skip
+    given = small(codecs={"bmshj2018-hyperprior": np.array([1.0, 3.0])}, targets={"jpeg": np.array([30])}, images=tmp_path,
+                  budgets=np.array([4, 8]) / 255, seeds=(s for s in np.arange(2)), crop=np.int64(32), limit=np.int32(2),
+                  shard=np.int64(1), first=np.int64(1))  # fmt: skip
+    assert [u.key for u in given.units()] == [u.key for u in plain.units()]
+    assert given.units()[0].images == ("1.png",) and len(given.units()) == 16
+    file = checkpoints_dir() / "bmshj2018-hyperprior-q3.safetensors"
+    (unit,) = small(codecs={"bmshj2018-hyperprior": (3,)}, weights=file).units()
+    assert unit.weights == str(file)
+    with pytest.raises(FileNotFoundError):  # a folder of that name, and not the images
+        small(images=Path("kodak"))
+
+
+def test_a_defence_may_give_a_classical_codec_its_gradient():
+    assert small(codecs={"jpeg": (30,)}, defences={"bpda": attacks.BPDA}).units()
 
 
 def test_a_unit_s_rows_say_what_was_done_and_by_what():

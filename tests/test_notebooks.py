@@ -53,6 +53,12 @@ def test_goals_minutes_predictions_exercises_and_references_are_there(path):
     assert checks == [f"{path.stem[:2]}.{k}" for k in (1, 2, 3)] and set(checks) <= set(exercises.EXERCISES)
 
 
+def test_every_parameter_is_checked_before_anything_is_computed(path):
+    first = "\n".join(c.source for c in cells(path, "code")[1:3])
+    for name in set(known_parameters(path)) - {"profile", "seed"}:  # those two course.begin checks
+        assert f'course.parameter("{name}", {name}' in first, name
+
+
 def test_links_lead_to_notebooks_that_exist(path):
     for target in re.findall(r"\]\(([^)]+\.ipynb)\)", "\n".join(c.source for c in cells(path, "markdown"))):
         assert (path.parent / target).exists(), target

@@ -10,6 +10,7 @@ import pytest
 
 from nic_helpers import runner, settings
 from nic_helpers.runner import Job, State
+from nic_helpers.settings import PROJECT
 
 
 def notebook(*cells, parameters="profile = 'quick'\nlevel = 1"):
@@ -22,26 +23,17 @@ def notebook(*cells, parameters="profile = 'quick'\nlevel = 1"):
 
 
 @pytest.fixture
-def course(tmp_path, monkeypatch):
+def course(tmp_path):
     """Three tiny notebooks, a function that runs them, and the build folder. The environment is put back."""
-    for name in (*os.environ,):
-        monkeypatch.setenv(name, os.environ[name])
-    for name in (
-        "JUPYTER_CONFIG_DIR",
-        "JUPYTER_DATA_DIR",
-        "JUPYTER_RUNTIME_DIR",
-        "IPYTHONDIR",
-        "NIC_PREFIX",
-        "NIC_BUILD_DIR",
-    ):
-        monkeypatch.setenv(name, os.environ.get(name, ""))
-        monkeypatch.delenv(name)
+    before = dict(os.environ)
     folder, build = tmp_path / "notebooks", tmp_path / "build"
     folder.mkdir()
     write(folder / "00_one.ipynb", notebook("import sys; print('prefix', sys.prefix, level)"))
     write(folder / "01_two.ipynb", notebook("print(profile)", parameters="profile = 'quick'"))
     write(folder / "02_three.ipynb", notebook("1 + 1"))
-    return folder, build, lambda *args: runner.main(list(args), folder, build)
+    yield folder, build, lambda *args: runner.main(list(args), folder, build)
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def write(path, nb):
@@ -65,6 +57,11 @@ def output(build, name):
         (["--publish"], "--profile standard"),
         (["--publish", "--profile", "standard", "-p", "level", "2"], "without -p"),
         (["--only", "00", "--from", "01"], "leave no notebook"),
+        (["--only", ""], "no notebook ''"),
+        (["--from", ""], "no notebook ''"),
+        (["--profile", ""], "no profile ''"),
+        (["-p", "", "3"], "has a parameter ''"),
+        (["-p", "level", "3", "-p", "level", "4"], "given twice"),
     ],
 )
 def test_what_is_not_there_fails_before_anything_runs(course, capsys, args, says):
@@ -72,6 +69,81 @@ def test_what_is_not_there_fails_before_anything_runs(course, capsys, args, says
     assert run(*args) == 2
     assert says in capsys.readouterr().err
     assert not (build / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("NIC_SWEEP_HOURS", "soon"), ("NIC_SWEEP_HOURS", "-1"), ("NIC_SWEEP_HOURS", "nan"), ("NIC_DEVICE", "gpu")],
+)
+def test_settings_that_cannot_be_are_named_before_anything_runs(course, capsys, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert course[2]() == 2
+    said = capsys.readouterr().err
+    assert name in said and repr(value) in said and not course[1].exists()
+
+
+def test_notebooks_are_chosen_by_number_or_name():
+    notebooks = [Path(f"{name}.ipynb") for name in ("00_one", "01_two", "10_ten")]
+    for wanted in ("00", "0", "00_one", "00_one.ipynb"):
+        assert runner.select(notebooks, [wanted], None) == notebooks[:1]
+    assert runner.select(notebooks, ["10", "1"], None) == notebooks[1:]
+
+
+SHELL = {"MPLBACKEND": "agg", "MATPLOTLIBRC": "/nowhere", "PYTHONPATH": "another", "PYTHONSTARTUP": "start.py", "PYTHONWARNINGS": "error",
+         "PYTHONOPTIMIZE": "2", "PYTHONHASHSEED": "1", "JUPYTER_PATH": "/nowhere", "JUPYTER_CONFIG_PATH": "/nowhere", "TQDM_DISABLE": "1",
+         "IPYTHONDIR": "/nowhere", "MPLCONFIGDIR": "/nowhere", "JUPYTER_PLATFORM_DIRS": "1"}  # fmt: skip
+
+
+def test_what_a_shell_has_set_does_not_reach_the_pages(course, monkeypatch):
+    folder, build, run = course
+    other = folder.parent / "another" / "nic_helpers"  # another clone, and what lies beside the notebooks
+    other.mkdir(parents=True)
+    for path in (other / "__init__.py", folder / "papermill.py", folder / "pandas.py"):
+        path.write_text("raise ImportError('not this one')")
+    for name, value in SHELL.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", str(other.parent))
+    code = ("import os, sys, pandas, nic_helpers.settings as s; import matplotlib.pyplot as plt; plt.plot([1, 2])\n"
+            f"left = [n for n, v in {SHELL}.items() if os.environ.get(n) == v]\n"
+            "print(left, 'of', s.PROJECT, sys.flags.optimize)")  # fmt: skip
+    write(folder / "00_one.ipynb", notebook(code))
+    assert run("--only", "00") == 0
+    assert f"[] of {PROJECT} 0" in output(build, "00_one")
+    cells = nbformat.read(build / "executed" / "00_one.ipynb", as_version=4).cells
+    assert any("image/png" in o.get("data", {}) for c in cells for o in c.get("outputs", []))
+
+
+def test_a_build_folder_that_cannot_be_written_is_named_with_what_to_do(course, capsys):
+    _, build, run = course
+    build.write_text("")  # a file: nobody can make a folder there
+    assert run() == 2
+    said = capsys.readouterr().err
+    assert f"cannot write to {build}" in said and "NIC_BUILD_DIR" in said and "Traceback" not in said
+    build.unlink()
+    build.mkdir()
+    (build / "html").write_text("")
+    assert run() == 2 and "NIC_BUILD_DIR" in capsys.readouterr().err
+
+
+PICKY = """
+class ParameterError(ValueError):  # as course.parameter raises it
+    pass
+if level not in (1, 2):
+    raise ParameterError(f"level must be one of 1, 2, got {level}")
+print('level', level)
+"""
+
+
+def test_a_value_that_one_of_several_notebooks_cannot_work_with_stops_that_one_alone(course, capsys):
+    folder, build, run = course
+    write(folder / "02_three.ipynb", notebook(PICKY))
+    assert run("-p", "level", "7") == 0
+    captured = capsys.readouterr()
+    assert "ok (kept its own level)" in captured.out and "level must be one of 1, 2, got 7" in captured.err
+    assert "level 1" in output(build, "02_three") and " 7\n" in output(build, "00_one")
+    assert run("--only", "02", "-p", "level", "7") == 1  # what was meant for it alone is not passed over
+    assert "ParameterError: level must be one of 1, 2, got 7" in capsys.readouterr().err
+    assert run("--only", "02", "--only", "00", "-p", "level", "2") == 0
 
 
 def test_an_unknown_flag_is_refused(course):

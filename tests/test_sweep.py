@@ -1,3 +1,4 @@
+import atexit
 import json
 import os
 import random
@@ -6,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -175,6 +177,71 @@ def test_a_process_that_is_killed_costs_only_the_unit_that_kills_it(tmp_path):
     assert len(table) == 1 and set(table["defence"]) == {"none"}
 
 
+OWN = """
+import sys
+from dataclasses import dataclass
+from nic_helpers import attacks, sweep
+from nic_helpers.grid import Grid
+@dataclass(frozen=True)
+class Mine(attacks.RandomNoise):
+    pass
+grid = Grid(codecs={"bmshj2018-hyperprior": (1,)}, attacks={"mine": Mine(8 / 255)}, crop=48, limit=1)
+"""
+
+
+def test_a_script_without_a_main_guard_is_told_so_at_once(tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(OWN + "sweep.run(grid, sys.argv[1], jobs=2, progress=False)")
+    command = [sys.executable, "-W", "ignore", str(script), str(tmp_path / "rows")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1 and done.stderr.count("Traceback") == 1
+    assert (
+        "SweepError: the worker processes ended before they could begin" in done.stderr
+        and "if __name__ ==" in done.stderr
+    )
+
+
+def test_what_no_worker_can_find_is_named_at_once(tmp_path, monkeypatch):
+    # as in a cell of a notebook, whose __main__ is no file
+    code = OWN + "sweep.run(grid, sys.argv[1], jobs=2, progress=False)"
+    command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1 and "it is defined in __main__, which is no file): put it in a module" in done.stderr
+    here = types.ModuleType("only_here")
+    exec("def nowhere_else(codec): return codec", here.__dict__)
+    monkeypatch.setitem(sys.modules, "only_here", here)
+    one = grid(defences={"mine": here.nowhere_else}, limit=1)
+    with pytest.raises(SweepError, match=r"No module named 'only_here'.*put it in a module"):
+        sweep.run(one, tmp_path, jobs=2, progress=False)
+
+
+def slow_to_end(seconds):
+    """Have this process take its time when it ends."""
+    atexit.register(time.sleep, seconds)
+
+
+def test_workers_end_by_themselves_when_all_is_done_and_at_once_when_not(capfd):
+    pool = executors.Processes(1)
+    pool.submit(slow_to_end, 1).result()
+    (process,) = pool._pool._processes.values()
+    pool.close()
+    assert process.exitcode == 0
+    futures = [pool.submit(time.sleep, 300) for _ in range(3)]  # some of them are with the worker already
+    while not futures[0].running():
+        time.sleep(0.1)
+    time.sleep(1)
+    began = time.monotonic()
+    pool.close()
+    assert time.monotonic() - began < 60
+    assert "Traceback" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("how", [{"jobs": 0}, {"jobs": 1.5}, {"jobs": True}, {"seconds": float("nan")}])
+def test_impossible_ways_to_run_are_refused(tmp_path, how):
+    with pytest.raises(ValueError, match=next(iter(how))):
+        sweep.run(grid(), tmp_path, **how)
+
+
 def test_any_executor_of_concurrent_futures_does(undisturbed, tmp_path):
     with ThreadPoolExecutor(2) as pool:
         assert same(sweep.run(grid(), tmp_path, executor=pool, progress=False), undisturbed)
@@ -245,6 +312,9 @@ def test_the_command_line(tmp_path, capsys):
     assert "hours of this device" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         sweep.main(["nonsense"])
+    for impossible in (["--jobs", "0"], ["--save", str(tmp_path / "missing" / "rows.parquet")]):
+        with pytest.raises(SystemExit, match="2"):
+            sweep.main(["transfer", *impossible])
     with Dataset(tmp_path).writing():
         assert sweep.main(["transfer", "--profile", "quick", "--out", str(tmp_path)]) == 2
     assert "another run is writing" in capsys.readouterr().err
