@@ -189,7 +189,7 @@ def test_what_the_memory_does_not_hold_is_refused_at_once_and_in_words(what, hyp
 
 def test_a_header_that_asks_for_too_much_is_not_decoded(hyperprior, little, monkeypatch):
     packet = bitstream.Packet(8000, 8000, (b"", b""))
-    monkeypatch.setattr(hyperprior, "unpack", lambda stream: packet)
+    monkeypatch.setattr(hyperprior, "unpack", lambda stream, most_pixels: packet)
     with pytest.raises(MemoryError, match="decoding an image of 8000×8000"):
         hyperprior.decode([b""])
 
