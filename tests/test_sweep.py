@@ -225,6 +225,9 @@ def test_workers_end_by_themselves_when_all_is_done_and_at_once_when_not(capfd):
     pool.submit(slow_to_end, 1).result()
     (process,) = pool._pool._processes.values()
     pool.close()
+    until = time.monotonic() + 10
+    while process.exitcode is None and time.monotonic() < until:
+        time.sleep(0.05)  # the pool's own thread may be the one that was told it, and is about to write it down
     assert process.exitcode == 0
     futures = [pool.submit(time.sleep, 300) for _ in range(3)]  # some of them are with the worker already
     while not futures[0].running():
