@@ -119,7 +119,7 @@ class JpegAI(Codec):
 
     Attributes as a neural codec's: ``name``, ``quality`` (the quantiser's step on all latents, from 1e-6: lower is better
     quality, and 1e-3 as good as no quantisation), ``lmbda`` (NaN: for what rate they were trained is not said), ``model`` (the
-    networks by name, frozen), ``weights``, ``device``. What would need a stream or a rate raises NotImplementedError.
+    networks by name, frozen), ``weights``, ``device``. What would need a stream or a rate raises TypeError.
     With ``luma_only`` the output is the luma's as a grey picture: the PSNR between two outputs is then the luma's.
     """
 
@@ -208,23 +208,23 @@ class JpegAI(Codec):
 
     # ------------------------------------------------------------------------------------------- what the files lack
     def encode(self, x: Images) -> list[bytes]:
-        """NotImplementedError, as there is no entropy coder."""
+        """TypeError, as there is no entropy coder."""
         self._lacks("bitstream")
 
     def decode(self, streams, most_pixels: float = DECODED_PIXELS) -> Images:
-        """NotImplementedError, as there is no entropy decoder."""
+        """TypeError, as there is no entropy decoder."""
         self._lacks("bitstream")
 
     def roundtrip(self, x: Images) -> Coded:
-        """NotImplementedError, as there is no entropy coder: :meth:`reconstruct` is what there is."""
+        """TypeError, as there is no entropy coder: :meth:`reconstruct` is what there is."""
         self._lacks("bitstream")
 
     def estimated_bpp(self, x: Tensor, surrogate: str | None = "ste") -> Tensor:
-        """NotImplementedError, as there is no entropy model."""
+        """TypeError, as there is no entropy model."""
         self._lacks("rate")
 
     def _lacks(self, what: str) -> NoReturn:
-        raise NotImplementedError(_NO_STREAM.format(self.name, what))
+        raise TypeError(_NO_STREAM.format(self.name, what))
 
 
 class RatelessOutput(CodecOutput):
@@ -232,5 +232,5 @@ class RatelessOutput(CodecOutput):
 
     @property
     def bpp(self) -> Tensor:
-        """NotImplementedError."""
-        raise NotImplementedError(_NO_STREAM.format("JPEG AI", "rate"))
+        """TypeError."""
+        raise TypeError(_NO_STREAM.format("JPEG AI", "rate"))
