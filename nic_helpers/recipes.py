@@ -226,7 +226,8 @@ def execute(runs: list[Run], a: argparse.Namespace) -> list[str]:
     with ThreadPoolExecutor(a.jobs) as pool:
         going: dict[Future, Run] = {}
         while waiting or going:
-            for r in [r for r in waiting if r.after is None or r.after in finished]:
+            ready = [r for r in waiting if r.after is None or r.after in finished]
+            for r in ready[: a.jobs - len(going)]:  # no more: what becomes ready meanwhile comes in the recipe's order, too
                 waiting.remove(r)
                 going[pool.submit(_execute, r, a)] = r
             if not going:
