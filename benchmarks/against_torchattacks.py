@@ -4,7 +4,7 @@
 
 torchattacks asks for another ``requests`` than JupyterLab, so it is no dependency of ours. These attacks of it do not need
 that: ``pip install --no-deps torchattacks==3.5.1`` into an environment of its own that sees this package and torch.
-The stored steps are what tests/test_against_torchattacks.py holds our loop against, with no torchattacks around.
+The stored steps are what tests/attacks/test_against_torchattacks.py holds our loop against, with no torchattacks around.
 
 How they are made to attack a codec: their step code is untouched. They raise the cross-entropy of a classifier at a
 label, so the codec is wrapped as one of two classes whose logits are [0, s·d], d our objective and s > 0. At label 0 its
@@ -34,9 +34,17 @@ from nic_helpers.settings import PROJECT
 STORED = PROJECT / "tests" / "data" / "torchattacks.npz"
 #: What both sides attack, and how.
 SETTINGS = {
-    "codec": "bmshj2018-hyperprior", "quality": 3, "crop": [64, 128], "images": 2, "surrogate": "identity",
-    "eps": 8 / 255, "alpha": 2 / 255, "steps": 6, "mu": 1.0, "seed": 0,
-}  # fmt: skip
+    "codec": "bmshj2018-hyperprior",
+    "quality": 3,
+    "crop": [64, 128],
+    "images": 2,
+    "surrogate": "identity",
+    "eps": 8 / 255,
+    "alpha": 2 / 255,
+    "steps": 6,
+    "mu": 1.0,
+    "seed": 0,
+}
 
 
 def crops(settings: dict) -> Tensor:
@@ -125,9 +133,7 @@ def main() -> None:
         "torch": version("torch"),
         "compressai": version("compressai"),
     }
-    about = json.dumps(
-        SETTINGS | {"draws": draws, "versions": versions, "made by": "benchmarks/against_torchattacks.py"}
-    )
+    about = json.dumps(SETTINGS | {"draws": draws, "versions": versions, "made by": "benchmarks/against_torchattacks.py"})
     STORED.parent.mkdir(exist_ok=True)
     np.savez_compressed(STORED, about=np.array(about), **stored)
     print(f"{STORED.relative_to(PROJECT)}: {STORED.stat().st_size / 1000:.0f} kB, {versions}")

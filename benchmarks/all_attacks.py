@@ -20,9 +20,10 @@ import torch
 from tqdm import tqdm
 
 from nic_helpers import attacks, images, load_codec, metrics, stats
-from nic_helpers.codecs import stack
+from nic_helpers.codecs.base import stack
 from nic_helpers.objectives import Distortion, Rate
-from nic_helpers.settings import data_dir, program_sha256
+from nic_helpers.settings import data_dir
+from nic_helpers.sweep.program import program_sha256
 
 EPS = 8 / 255
 CODECS = (("bmshj2018-hyperprior", 3), ("mbt2018", 3), ("cheng2020-anchor", 3))
@@ -72,9 +73,7 @@ def contestants(steps: int, queries: int) -> dict[str, tuple[str, attacks.Attack
     for angle in (0.0, 45.0, 90.0):
         other[f"SRDA, {angle:g}°"] = ("l2rms", attacks.SRDA(EPS, angle=angle, steps=steps), None)
         other[f"ARDA, {angle:g}°"] = ("l2rms", attacks.ARDA(EPS, angle=angle, steps=steps), None)
-    plain = {
-        f"{n} ({b})": (b, a, Distortion()) for b, group in (("linf", sign), ("l2rms", ball)) for n, a in group.items()
-    }
+    plain = {f"{n} ({b})": (b, a, Distortion()) for b, group in (("linf", sign), ("l2rms", ball)) for n, a in group.items()}
     return plain | other
 
 
@@ -94,8 +93,12 @@ def measure(a: argparse.Namespace, path: Path) -> pd.DataFrame:
     for name, quality in CODECS:
         codec = load_codec(name, quality)
         for attack, (budget, settings, objective) in contestants(a.steps, a.queries).items():
-            key = {"attack": attack, "settings": repr(settings), "weights_sha256": codec.weights.sha256[:12],
-                   "program": program_sha256(rows_only=True)[:12]}  # fmt: skip
+            key = {
+                "attack": attack,
+                "settings": repr(settings),
+                "weights_sha256": codec.weights.sha256[:12],
+                "program": program_sha256(rows_only=True)[:12],
+            }
             same = done
             for column, value in key.items():
                 same = same[same[column] == value] if column in same else same[:0]
@@ -122,19 +125,32 @@ def summary(table: pd.DataFrame) -> str:
     out = []
     for name, part in table.groupby("codec", sort=False):
         label = f"{name} q{part['quality'].iloc[0]}"
-        out += [f"### {label}", "", "| attack | PSNR between the outputs (dB) | worst | blow-ups | output moved more than input (dB) "
-                "| loss of PSNR to the source (dB) | loss of PSNR to the input (dB) | file × | input (dB) | gradients | s an image |",
-                "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+        out += [
+            f"### {label}",
+            "",
+            "| attack | PSNR between the outputs (dB) | worst | blow-ups | output moved more than input (dB) "
+            "| loss of PSNR to the source (dB) | loss of PSNR to the input (dB) | file × | input (dB) | gradients | s an image |",
+            "|---|---|---|---|---|---|---|---|---|---|---|",
+        ]
         by_strength = part.groupby(["budget", "attack"], sort=False)["psnr_recon"].mean().sort_values()
         for budget in ("linf", "l2rms"):
             for attack in by_strength[budget].index:
                 rows = part[(part["attack"] == attack) & (part["budget"] == budget)]
                 worst = rows["psnr_recon"].min()
                 mean = rows.select_dtypes("number").mean()
-                cells = (attack, stats.bootstrap(rows["psnr_recon"]), f"{worst:.1f}", f"{int(rows['blow_up'].sum())} of {len(rows)}",
-                         f"{mean['delta_amp']:+.1f}", f"{mean['delta_source']:.2f}", f"{mean['delta_own']:.2f}",
-                         f"{mean['bpp_ratio']:.2f}", f"{mean['psnr_input']:.1f}", f"{mean['gradients']:.0f}",
-                         f"{mean['seconds']:.1f}")  # fmt: skip
+                cells = (
+                    attack,
+                    stats.bootstrap(rows["psnr_recon"]),
+                    f"{worst:.1f}",
+                    f"{int(rows['blow_up'].sum())} of {len(rows)}",
+                    f"{mean['delta_amp']:+.1f}",
+                    f"{mean['delta_source']:.2f}",
+                    f"{mean['delta_own']:.2f}",
+                    f"{mean['bpp_ratio']:.2f}",
+                    f"{mean['psnr_input']:.1f}",
+                    f"{mean['gradients']:.0f}",
+                    f"{mean['seconds']:.1f}",
+                )
                 out.append("| " + " | ".join(map(str, cells)) + " |")
         out.append("")
     return "\n".join([*out, f"{table['seconds'].sum() / 60:.0f} minutes of attacks in all."])

@@ -26,22 +26,29 @@ import pandas as pd
 import torch
 
 from nic_helpers import attacks, load_codec, load_images
-from nic_helpers.ascent import batch_size
-from nic_helpers.codecs import NeuralCodec
+from nic_helpers.attacks.base import batch_size
+from nic_helpers.codecs.neural import NeuralCodec
 from nic_helpers.images import to_8bit
 from nic_helpers.objectives import Distortion, squared_error
 
-CODECS = ("bmshj2018-factorized", "bmshj2018-hyperprior", "bmshj2018-hyperprior-vbr", "mbt2018-mean", "mbt2018",
-          "cheng2020-anchor", "cheng2020-attn")  # fmt: skip
+CODECS = (
+    "bmshj2018-factorized",
+    "bmshj2018-hyperprior",
+    "bmshj2018-hyperprior-vbr",
+    "mbt2018-mean",
+    "mbt2018",
+    "cheng2020-anchor",
+    "cheng2020-attn",
+)
 
 
 def images(count: int, side: int, device: torch.device) -> torch.Tensor:
     """Different 8-bit images [count, 3, side, side], tiled from the bundled ones."""
     bundled = load_images("bundled")
     tiles = -(-side // bundled[0].size(1))
-    return torch.stack(
-        [bundled[k % len(bundled)].roll(k, 2).repeat(1, tiles, tiles)[:, :side, :side] for k in range(count)]
-    ).to(device)
+    return torch.stack([bundled[k % len(bundled)].roll(k, 2).repeat(1, tiles, tiles)[:, :side, :side] for k in range(count)]).to(
+        device
+    )
 
 
 def bare(codec: NeuralCodec, x: torch.Tensor, precision: str, steps: int) -> Callable[[], None]:
@@ -117,14 +124,30 @@ def compare(codec: NeuralCodec, side: int, steps: int, rounds: int, batch: int |
 def growth(codec: NeuralCodec) -> pd.DataFrame:
     """Seconds of an attack by the images' side, the batch and the steps."""
     rows = []
-    for side, batch, steps in ((128, 1, 10), (256, 1, 10), (512, 1, 10), (256, 2, 10), (256, 4, 10), (256, 8, 10),
-                               (256, 1, 20), (256, 1, 40)):  # fmt: skip
+    for side, batch, steps in (
+        (128, 1, 10),
+        (256, 1, 10),
+        (512, 1, 10),
+        (256, 2, 10),
+        (256, 4, 10),
+        (256, 8, 10),
+        (256, 1, 20),
+        (256, 1, 40),
+    ):
         x, attack = images(batch, side, codec.device), attacks.IFGSM(8 / 255, steps=steps, batch=batch)
         attack(codec, x[:1])
         took = statistics.median(seconds(lambda x=x, attack=attack: attack(codec, x), codec.device) for _ in range(3))
-        rows.append({"codec": codec.label, "side": side, "batch": batch, "steps": steps, "seconds": took,
-                     "ms per image and step": 1000 * took / batch / steps,
-                     "µs per pixel and step": 1e6 * took / batch / steps / side**2})  # fmt: skip
+        rows.append(
+            {
+                "codec": codec.label,
+                "side": side,
+                "batch": batch,
+                "steps": steps,
+                "seconds": took,
+                "ms per image and step": 1000 * took / batch / steps,
+                "µs per pixel and step": 1e6 * took / batch / steps / side**2,
+            }
+        )
     return pd.DataFrame(rows)
 
 
@@ -146,8 +169,11 @@ def main() -> None:
     p.add_argument("--batch", type=int, help="default: what the attack chooses, 8 at most")
     p.add_argument("--growth", action="store_true", help="how the time grows, for the first codec")
     a = p.parse_args()
-    where = torch.cuda.get_device_name() if torch.cuda.is_available() else (
-        f"CPU, {torch.get_num_threads()} thread{'s'[: torch.get_num_threads() != 1]}")  # fmt: skip
+    where = (
+        torch.cuda.get_device_name()
+        if torch.cuda.is_available()
+        else (f"CPU, {torch.get_num_threads()} thread{'s'[: torch.get_num_threads() != 1]}")
+    )
     print(f"{where}; torch {torch.__version__}, Python {platform.python_version()}; {a.steps} steps, {a.rounds} rounds")
     if a.growth:
         print(growth(load_codec(a.codecs[0], a.quality)).to_string(index=False, float_format=lambda v: f"{v:.3g}"))

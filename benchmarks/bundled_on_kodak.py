@@ -17,12 +17,13 @@ import sys
 import pandas as pd
 from tqdm import tqdm
 
-from nic_helpers import load_codec, metrics, reference, stats
-from nic_helpers.classical import CLASSICAL
-from nic_helpers.images import load_named_images
-from nic_helpers.models import ARCHITECTURES
+from nic_helpers import load_codec, metrics, stats
+from nic_helpers.codecs.classical import CLASSICAL
+from nic_helpers.codecs.models import ARCHITECTURES
+from nic_helpers.codecs.weights import bundled_name, checkpoints_dir, load_weights, manifest
+from nic_helpers.course import reference
+from nic_helpers.image_sets import load_named_images
 from nic_helpers.settings import data_dir
-from nic_helpers.weights import bundled_name, checkpoints_dir, load_weights, manifest
 
 QUALITIES = (1, 3, 6)  # the bars are averages over these
 #: At most this change in bytes (%) at equal PSNR against JPEG, averaged over QUALITIES; and what better training should reach.
@@ -49,9 +50,7 @@ def measure(images: dict, known: pd.DataFrame) -> pd.DataFrame:
     for name, quality in tqdm(wanted, desc="codecs", file=sys.stderr):
         codec = load_codec(name, quality)
         rows = known[(known["codec"] == name) & (known["quality"] == quality)] if len(known) else known
-        if len(rows) != len(images) or set(rows["weights_sha256"].fillna("")) != {
-            metrics.describe(codec)["weights_sha256"]
-        }:
+        if len(rows) != len(images) or set(rows["weights_sha256"].fillna("")) != {metrics.describe(codec)["weights_sha256"]}:
             rows = metrics.quality_table(codec, list(images.values()), list(images))
         tables.append(rows)
     table = pd.concat(tables, ignore_index=True).astype({"quality": int})  # all of these have whole ones
@@ -92,10 +91,19 @@ def bars(points: pd.DataFrame, means: pd.DataFrame) -> pd.DataFrame:
         at = curve[curve["quality"].isin(QUALITIES)]["bytes_vs_jpeg_percent"]
         must, wish = BARS.get(name, (math.nan, math.nan))
         met = "" if math.isnan(must) else ("wish" if at.mean() <= wish else "must" if at.mean() <= must else "no")
-        rows.append({"codec": name, "qualities": len(curve), "bytes (mean)": at.mean(), "bytes (worst)": at.max(),
-                     "bar": must, "wish": wish, "met": met if at.max() <= 0 else "no",
-                     **{f"BD-rate, {n}": _bd(means[means["codec"] == n], curve) for n in ("jpeg", "webp")},
-                     "BD-rate, published": _bd(reference.published([name]), curve)})  # fmt: skip
+        rows.append(
+            {
+                "codec": name,
+                "qualities": len(curve),
+                "bytes (mean)": at.mean(),
+                "bytes (worst)": at.max(),
+                "bar": must,
+                "wish": wish,
+                "met": met if at.max() <= 0 else "no",
+                **{f"BD-rate, {n}": _bd(means[means["codec"] == n], curve) for n in ("jpeg", "webp")},
+                "BD-rate, published": _bd(reference.published([name]), curve),
+            }
+        )
     return pd.DataFrame(rows)
 
 

@@ -18,9 +18,10 @@ import torch
 from tqdm import tqdm
 
 from nic_helpers import attacks, images, load_codec, metrics
-from nic_helpers.codecs import real_bpp
+from nic_helpers.codecs.base import real_bpp
+from nic_helpers.codecs.checkpoints import read_weights
+from nic_helpers.codecs.weights import checkpoints_dir
 from nic_helpers.objectives import Distortion, Rate
-from nic_helpers.weights import checkpoints_dir, read_weights
 
 EPSILONS = (2, 4, 8, 16)
 CROPS = ("kodim01", "kodim07", "kodim13", "kodim19")

@@ -15,10 +15,13 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pandas as pd
 import torch
+from nic_helpers.unit import Grid
 
-from nic_helpers import attacks, grid, study, sweep
-from nic_helpers.grid import Grid
+from nic_helpers import attacks, sweep
+from nic_helpers.course import studies
 from nic_helpers.settings import get_device
+from nic_helpers.sweep import unit
+from nic_helpers.sweep.cost import pace
 
 EPS = 8 / 255
 SETTINGS = {"noise": 0, "FGSM": 1, "PGD, 10 steps": 10, "SRDA, 6 × 30 steps": 180, "FTDA, 1001 steps": 1001}
@@ -28,15 +31,17 @@ IMAGES = (24, 1_000, 1_000_000)
 def cost(weights: str, quality: int, pixels: int) -> pd.DataFrame:
     """Hours of this device, a row a codec and setting, a column a number of images."""
     rows = []
-    for name in study.ARCHS:
-        pace = sweep.pace(name, quality, weights, pixels)
+    for name in studies.ARCHS:
+        took = pace(name, quality, weights, pixels)
         for setting, gradients in SETTINGS.items():
-            seconds = gradients * pace["gradient"] + pace["coding"]
-            rows.append({"codec": f"{name} q{quality}", "setting": setting, "s an image": seconds}
-                        | {f"{n:,} images (h)": n * seconds / 3600 for n in IMAGES})  # fmt: skip
-        where = "random weights of the published size" if pace["guessed"] else f"{weights} weights"
+            seconds = gradients * took["gradient"] + took["coding"]
+            rows.append(
+                {"codec": f"{name} q{quality}", "setting": setting, "s an image": seconds}
+                | {f"{n:,} images (h)": n * seconds / 3600 for n in IMAGES}
+            )
+        where = "random weights of the published size" if took["guessed"] else f"{weights} weights"
         print(
-            f"{name}: {pace['gradient']:.3f} s a gradient, {pace['coding']:.3f} s to code and measure ({where})",
+            f"{name}: {took['gradient']:.3f} s a gradient, {took['coding']:.3f} s to code and measure ({where})",
             flush=True,
         )
     return pd.DataFrame(rows)
@@ -44,8 +49,14 @@ def cost(weights: str, quality: int, pixels: int) -> pd.DataFrame:
 
 def workers(rounds: int) -> None:
     """Seconds of one grid with one and with two processes, taking turns; each thread-for-thread alike."""
-    small = Grid(codecs={"bmshj2018-hyperprior": (1, 3, 6)}, attacks={"PGD": attacks.PGD(EPS, steps=20)}, crop=256,
-                 seeds=range(2), limit=4, shard=2)  # fmt: skip
+    small = Grid(
+        codecs={"bmshj2018-hyperprior": (1, 3, 6)},
+        attacks={"PGD": attacks.PGD(EPS, steps=20)},
+        crop=256,
+        seeds=range(2),
+        limit=4,
+        shard=2,
+    )
     took: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(rounds):
         for jobs, times in took.items():
@@ -53,9 +64,7 @@ def workers(rounds: int) -> None:
                 tempfile.TemporaryDirectory() as folder,
                 ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool,
             ):
-                for future in [
-                    pool.submit(grid.codec_at, "bmshj2018-hyperprior", 1, "bundled") for _ in range(4 * jobs)
-                ]:
+                for future in [pool.submit(unit.codec_at, "bmshj2018-hyperprior", 1, "bundled") for _ in range(4 * jobs)]:
                     future.exception()  # the processes have started, and imported what they need
                 began = time.perf_counter()
                 sweep.run(small, folder, executor=pool, progress=False)
@@ -69,9 +78,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument("--workers", action="store_true")
     p.add_argument("--rounds", type=int, default=3)
-    p.add_argument(
-        "--weights", default="bundled", help="bundled, or zoo (timed with random weights where it is not at hand)"
-    )
+    p.add_argument("--weights", default="bundled", help="bundled, or zoo (timed with random weights where it is not at hand)")
     p.add_argument("--quality", type=int, default=3)
     p.add_argument("--pixels", type=int, default=256 * 256, help="of an image; whole Kodak images have 393216")
     a = p.parse_args()

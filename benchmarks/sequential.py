@@ -18,7 +18,8 @@ import torch
 from tqdm import tqdm
 
 from nic_helpers import attacks, load_codec, metrics
-from nic_helpers.images import centre_crop, load_named_images
+from nic_helpers.image_sets import load_named_images
+from nic_helpers.images import centre_crop
 
 CODECS = (("mbt2018", 3), ("mbt2018", 6), ("cheng2020-anchor", 3), ("cheng2020-anchor", 6))
 
@@ -45,17 +46,26 @@ def measure(name: str, quality: int, x: torch.Tensor, how: attacks.Attack) -> li
     """Rows of one codec: an attack each."""
     codec = load_codec(name, quality)
     clean, rows = codec.reconstruct(x), []
-    kinds = {"parallel form": (codec, how), "parallel form, straight-through": (codec, how.with_(surrogate="ste")),
-             "decoder in the loop": (DecoderInTheLoop(codec), how.with_(surrogate="ste"))}  # fmt: skip
+    kinds = {
+        "parallel form": (codec, how),
+        "parallel form, straight-through": (codec, how.with_(surrogate="ste")),
+        "decoder in the loop": (DecoderInTheLoop(codec), how.with_(surrogate="ste")),
+    }
     gap = metrics.psnr(codec(x, None, rate=False).x_hat, clean).mean()
     for kind, (attacked, attack) in kinds.items():
         x_adv = attack(attacked, x).x_adv
         real = codec.reconstruct(x_adv)
-        rows.append({"codec": f"{name} q{quality}", "norm": how.norm, "attack": kind,
-                     "outputs apart (dB)": float(metrics.psnr(clean, real).mean()),
-                     "worst (dB)": float(metrics.psnr(clean, real).min()),
-                     "forms apart, clean (dB)": float(gap),
-                     "forms apart, attacked (dB)": float(metrics.psnr(codec(x_adv, None, rate=False).x_hat, real).mean())})  # fmt: skip
+        rows.append(
+            {
+                "codec": f"{name} q{quality}",
+                "norm": how.norm,
+                "attack": kind,
+                "outputs apart (dB)": float(metrics.psnr(clean, real).mean()),
+                "worst (dB)": float(metrics.psnr(clean, real).min()),
+                "forms apart, clean (dB)": float(gap),
+                "forms apart, attacked (dB)": float(metrics.psnr(codec(x_adv, None, rate=False).x_hat, real).mean()),
+            }
+        )
     return rows
 
 
@@ -65,9 +75,7 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=30)
     p.add_argument("--images", type=int, default=4)
     a = p.parse_args()
-    whole = [
-        im for name, im in load_named_images("kodak").items() if name.split(".")[0][-2:] in ("04", "07", "10", "13")
-    ]
+    whole = [im for name, im in load_named_images("kodak").items() if name.split(".")[0][-2:] in ("04", "07", "10", "13")]
     x = torch.stack([centre_crop(im, 256) for im in whole[: a.images]])
     hows = (attacks.PGD(8 / 255, steps=a.steps, norm="l2rms"), attacks.PGD(16 / 255, steps=a.steps))
     todo = tqdm([(*c, how) for c in CODECS for how in hows])

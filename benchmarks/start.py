@@ -17,17 +17,16 @@ import torch
 from tqdm import tqdm
 
 from nic_helpers import attacks, load_codec, metrics, plotting, stats
-from nic_helpers.codecs import real_bpp
-from nic_helpers.dataset import Dataset
-from nic_helpers.images import centre_crop, load_named_images
-from nic_helpers.jacobian import singular_values
+from nic_helpers.analysis.jacobian import singular_values
+from nic_helpers.codecs.base import real_bpp
+from nic_helpers.codecs.checkpoints import read_weights
+from nic_helpers.image_sets import load_named_images
+from nic_helpers.images import centre_crop
 from nic_helpers.objectives import Rate
 from nic_helpers.settings import PROJECT, data_dir
-from nic_helpers.weights import read_weights
+from nic_helpers.sweep.dataset import Dataset
 
-ROWS, ALONG, JACOBIANS = (
-    data_dir() / "results" / f"start{name}" for name in (".parquet", "_along.csv", "_jacobians.csv")
-)
+ROWS, ALONG, JACOBIANS = (data_dir() / "results" / f"start{name}" for name in (".parquet", "_along.csv", "_jacobians.csv"))
 ARCH, COLOURS = "bmshj2018-hyperprior", {"bundled": "#0072B2", "random-start": "#D55E00", "random-start-2": "#E69F00"}
 CROPS = ("kodim01", "kodim07", "kodim13", "kodim19")
 
@@ -44,10 +43,17 @@ def along(folders: list[Path], x: torch.Tensor) -> pd.DataFrame:
         card = read_weights(path).card
         codec = load_codec(ARCH, int(card["quality"]), path)
         clean = codec.roundtrip(x)
-        row = {"run": path.parent.name, "quality": int(card["quality"]), "steps": int(path.stem.split("-")[1]),
-               "psnr": float(metrics.psnr(x, clean.x_hat).mean()), "bpp": sum(real_bpp(clean.streams, x)) / len(x)}  # fmt: skip
-        for name, attack in (("box", attacks.Continuation(8 / 255, steps=30, precision="auto")),
-                             ("ball", attacks.Continuation(8 / 255, steps=30, norm="l2rms", precision="auto"))):  # fmt: skip
+        row = {
+            "run": path.parent.name,
+            "quality": int(card["quality"]),
+            "steps": int(path.stem.split("-")[1]),
+            "psnr": float(metrics.psnr(x, clean.x_hat).mean()),
+            "bpp": sum(real_bpp(clean.streams, x)) / len(x),
+        }
+        for name, attack in (
+            ("box", attacks.Continuation(8 / 255, steps=30, precision="auto")),
+            ("ball", attacks.Continuation(8 / 255, steps=30, norm="l2rms", precision="auto")),
+        ):
             x_hat = codec.reconstruct(attack(codec, x).x_adv)
             row[f"{name}: outputs apart (dB)"] = float(metrics.psnr(clean.x_hat, x_hat).mean())
             row[f"{name}: owner's loss (dB)"] = row["psnr"] - float(metrics.psnr(x, x_hat).mean())
@@ -64,8 +70,11 @@ def jacobians(files: dict[str, tuple[int, str | Path]], x: torch.Tensor) -> pd.D
         model = load_codec(ARCH, quality, weights).model
         for k, image in enumerate(x):
             y = model.g_a(image[None]).detach()
-            kinds = {"analysis": (model.g_a, image[None]), "synthesis": (model.g_s, y),
-                     "both": (lambda v, m=model: m.g_s(m.g_a(v)), image[None])}  # fmt: skip
+            kinds = {
+                "analysis": (model.g_a, image[None]),
+                "synthesis": (model.g_s, y),
+                "both": (lambda v, m=model: m.g_s(m.g_a(v)), image[None]),
+            }
             for kind, (transform, at) in kinds.items():
                 for rank, value in enumerate(singular_values(transform, at).tolist(), 1):
                     rows.append(
@@ -97,13 +106,9 @@ def paired(table: pd.DataFrame) -> pd.DataFrame:
                 "weights": name,
                 "images": len(base),
             }
-            for column in (
-                ["psnr_clean", "bpp_clean", "bpp_ratio"] if "rate" in attack else ["psnr_recon", "delta_source"]
-            ):
+            for column in ["psnr_clean", "bpp_clean", "bpp_ratio"] if "rate" in attack else ["psnr_recon", "delta_source"]:
                 row[f"{what.get(column, column)}: bundled"] = round(base[column].mean(), 2)
-                row[f"{what.get(column, column)}: difference"] = str(
-                    stats.paired_bootstrap(base[column], other[column])
-                )
+                row[f"{what.get(column, column)}: difference"] = str(stats.paired_bootstrap(base[column], other[column]))
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -122,9 +127,7 @@ def figure(table: pd.DataFrame, along_table: pd.DataFrame) -> plt.Figure:
                 color=COLOURS[weights],
                 label=f"{weights} q{quality:g}",
             )
-        ax.set(
-            title="box" if attack == "continuation" else "ball", xscale="log", xlabel="ε (of 255)", xticks=[2, 4, 8, 16]
-        )
+        ax.set(title="box" if attack == "continuation" else "ball", xscale="log", xlabel="ε (of 255)", xticks=[2, 4, 8, 16])
         ax.set_xticklabels(["2", "4", "8", "16"])
         ax.minorticks_off()
     axes[0].set_ylabel("PSNR between the outputs (dB)")
@@ -150,8 +153,8 @@ def main() -> None:
         if a.write:
             table.round(4).to_csv(ALONG, index=False)
     if a.jacobians:
-        from nic_helpers.study import STARTS
-        from nic_helpers.weights import bundled_qualities
+        from nic_helpers.codecs.weights import bundled_qualities
+        from nic_helpers.course.studies import STARTS
 
         files = {f"{w} q{q}": (q, w) for w in STARTS for q in (3, 6) if q in bundled_qualities(ARCH, w)}
         table = jacobians(files, crops())

@@ -14,9 +14,10 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from nic_helpers import plotting, stats, study
-from nic_helpers.dataset import Dataset
+from nic_helpers import plotting, stats
+from nic_helpers.course import studies
 from nic_helpers.settings import PROJECT, data_dir
+from nic_helpers.sweep.dataset import Dataset
 
 ROWS = data_dir() / "results" / "strength.parquet"
 PAGE = PROJECT / "docs" / "strength.md"
@@ -61,12 +62,25 @@ def beside_review(table: pd.DataFrame) -> pd.DataFrame:
     """Ours, the strongest of all, beside the review's, on the same images."""
     found = []
     for (codec, quality, norm, eps), (images, theirs) in REVIEW.items():
-        same = table[(table["codec"] == codec) & (table["quality"] == quality) & (table["norm"] == norm)
-                     & (table["eps_255"] == eps) & table["image"].isin(images)]  # fmt: skip
+        same = table[
+            (table["codec"] == codec)
+            & (table["quality"] == quality)
+            & (table["norm"] == norm)
+            & (table["eps_255"] == eps)
+            & table["image"].isin(images)
+        ]
         if same["image"].nunique() == len(images):
             ours = same.groupby("image")["psnr_recon"].min().mean()
-            found.append({"codec": f"{codec} q{quality}", "budget": KINDS[norm, eps], "images": ", ".join(images),
-                          "review (dB)": theirs, "ours (dB)": round(ours, 2), "met": ours <= theirs})  # fmt: skip
+            found.append(
+                {
+                    "codec": f"{codec} q{quality}",
+                    "budget": KINDS[norm, eps],
+                    "images": ", ".join(images),
+                    "review (dB)": theirs,
+                    "ours (dB)": round(ours, 2),
+                    "met": ours <= theirs,
+                }
+            )
     return pd.DataFrame(found)
 
 
@@ -82,15 +96,18 @@ def figure(table: pd.DataFrame) -> plt.Figure:
             look = plotting.style(codec) | {"alpha": {6: 1.0, 3: 0.65, 1: 0.4}[quality]}
             ax.plot(means.index, means, "-" if kind == "continuation" else ":", label=label, **look)
         ax.axhline(15, color="0.4", lw=1, ls="--")
-        ax.set(title=title, xscale="log", xlabel="gradient evaluations", xticks=study.STEPS)
-        ax.set_xticklabels([str(s) for s in study.STEPS])
+        ax.set(title=title, xscale="log", xlabel="gradient evaluations", xticks=studies.STEPS)
+        ax.set_xticklabels([str(s) for s in studies.STEPS])
         ax.minorticks_off()
     axes[0].set_ylabel("PSNR between the outputs (dB)")
     axes[0].text(10, 15.1, "a blow-up: below 15 dB", fontsize=8, color="0.35", va="bottom")
     handles = {h.get_label(): h for ax in axes for h in ax.get_lines() if not h.get_label().startswith("_")}
     fig.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
-    plotting.caption(fig, f"{table['image'].nunique()} Kodak crops of 256². Solid: continuation in ε, half of the steps in 2ε. "
-                          "Dotted: PGD. Lower is stronger.")  # fmt: skip
+    plotting.caption(
+        fig,
+        f"{table['image'].nunique()} Kodak crops of 256². Solid: continuation in ε, half of the steps in 2ε. "
+        "Dotted: PGD. Lower is stronger.",
+    )
     return fig
 
 
@@ -102,21 +119,19 @@ def gains(table: pd.DataFrame) -> list[str]:
         for fewer, more in ((30, 100), (100, 300)):
             wide = part.pivot_table("psnr_recon", ["codec", "quality", "image"], "steps", sort=False)
             if {fewer, more} <= set(wide) and len(wide := wide.dropna(subset=[fewer, more])):
-                gained = stats.bootstrap(
-                    [(v[fewer] - v[more]).to_numpy() for _, v in wide.groupby("image", sort=False)]
-                )
+                gained = stats.bootstrap([(v[fewer] - v[more]).to_numpy() for _, v in wide.groupby("image", sort=False)])
                 worst = (wide[fewer] - wide[more]).max()
-                lines.append(f"- {title}: from {fewer} to {more} steps another {gained} dB (the most on one image: {worst:.2f}; "
-                             f"{len(wide)} pairs of codec and image).")  # fmt: skip
+                lines.append(
+                    f"- {title}: from {fewer} to {more} steps another {gained} dB (the most on one image: {worst:.2f}; "
+                    f"{len(wide)} pairs of codec and image)."
+                )
     return lines
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A table in Markdown."""
     head = "| " + " | ".join(map(str, table.columns)) + " |\n|" + " --- |" * len(table.columns)
-    body = (
-        "| " + " | ".join("" if pd.isna(v) else str(v) for v in row) + " |" for row in table.itertuples(index=False)
-    )
+    body = ("| " + " | ".join("" if pd.isna(v) else str(v) for v in row) + " |" for row in table.itertuples(index=False))
     return "\n".join([head, *body])
 
 

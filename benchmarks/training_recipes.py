@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from nic_helpers.recipes import Run, read_recipe
 from nic_helpers.settings import data_dir
+from nic_helpers.training.recipes import Run, read_recipe
 
 PAGE = """# Training recipes
 
@@ -88,21 +88,39 @@ def _markdown(table: pd.DataFrame) -> str:
 
 def _compared(r: Run, log: pd.DataFrame) -> dict:
     last, s = log.iloc[-1], r.settings
-    return {"run": r.name.removeprefix("compare-"), "begins from": r.after or s.start, "N, M": "{}, {}".format(*s.widths),
-            "batch": f"{s.batch}×{s.crop}²", "lr": s.lr,
-            "synthesis sees": "" if s.only else "rounded" if s.mixed else "noisy",
-            "precision": ("bfloat16" if s.bf16 else "float32") + (", channels last" if s.channels_last else ""),
-            "steps": int(last["step"]), "seconds": round(last["seconds"]), "loss": round(last["val_loss"], 4),
-            "bpp": round(last["val_bpp"], 4), "PSNR": round(last["val_psnr"], 2),
-            "averaged": round(last.get("val_loss_ema", float("nan")), 4)}  # fmt: skip
+    return {
+        "run": r.name.removeprefix("compare-"),
+        "begins from": r.after or s.start,
+        "N, M": "{}, {}".format(*s.widths),
+        "batch": f"{s.batch}×{s.crop}²",
+        "lr": s.lr,
+        "synthesis sees": "" if s.only else "rounded" if s.mixed else "noisy",
+        "precision": ("bfloat16" if s.bf16 else "float32") + (", channels last" if s.channels_last else ""),
+        "steps": int(last["step"]),
+        "seconds": round(last["seconds"]),
+        "loss": round(last["val_loss"], 4),
+        "bpp": round(last["val_bpp"], 4),
+        "PSNR": round(last["val_psnr"], 2),
+        "averaged": round(last.get("val_loss_ema", float("nan")), 4),
+    }
 
 
 def _bundled(r: Run, log: pd.DataFrame) -> dict:
     last, s = log.iloc[-1], r.settings
-    return {"run": r.name, "codec": s.arch, "q": s.quality, "N, M": "{}, {}".format(*s.widths),
-            "begins from": r.after or s.start, "learns": s.only or "all", "steps": int(last["step"]),
-            "minutes": round(last["seconds"] / 60, 1), "first": round(log["val_loss"].iloc[0], 4),
-            "last": round(last["val_loss"], 4), "bpp": round(last["val_bpp"], 4), "PSNR": round(last["val_psnr"], 2)}  # fmt: skip
+    return {
+        "run": r.name,
+        "codec": s.arch,
+        "q": s.quality,
+        "N, M": "{}, {}".format(*s.widths),
+        "begins from": r.after or s.start,
+        "learns": s.only or "all",
+        "steps": int(last["step"]),
+        "minutes": round(last["seconds"] / 60, 1),
+        "first": round(log["val_loss"].iloc[0], 4),
+        "last": round(last["val_loss"], 4),
+        "bpp": round(last["val_bpp"], 4),
+        "PSNR": round(last["val_psnr"], 2),
+    }
 
 
 def _hours(runs: dict[str, Run], minutes: dict[str, float], name: str | None) -> float:
@@ -120,21 +138,19 @@ def _against_time(runs: dict[str, Run], rows: dict[str, dict], minutes: dict[str
             points.append((_hours(runs, minutes, at), rows[at]["last"]))
             at = runs[at].after
         if len(points) > 1:
-            lines.append({k: rows[r.name][k] for k in alike}
-                         | {"loss after hours": ", ".join(f"{loss} ({h:.1f} h)" for h, loss in reversed(points))})  # fmt: skip
+            lines.append(
+                {k: rows[r.name][k] for k in alike}
+                | {"loss after hours": ", ".join(f"{loss} ({h:.1f} h)" for h, loss in reversed(points))}
+            )
     return pd.DataFrame(lines)
 
 
 def _curves(runs: dict[str, Run], logs: Path) -> str:
     """Validation losses of the runs from random weights, a column a run, a row a thousand steps."""
-    found = {
-        n: pd.read_csv(logs / f"{n}.csv").set_index("step")["val_loss"] for n in runs if (logs / f"{n}.csv").is_file()
-    }
+    found = {n: pd.read_csv(logs / f"{n}.csv").set_index("step")["val_loss"] for n in runs if (logs / f"{n}.csv").is_file()}
     table = pd.DataFrame(found).sort_index()
     table = table[(table.index % 2000 == 0) | (table.index <= 4000) & (table.index % 1000 == 0)].round(3)
-    titles = {
-        n: f"{n}: q{runs[n].settings.quality}, {runs[n].settings.start}, {runs[n].settings.optimiser}" for n in found
-    }
+    titles = {n: f"{n}: q{runs[n].settings.quality}, {runs[n].settings.start}, {runs[n].settings.optimiser}" for n in found}
     return _markdown(table.rename(columns=titles).reset_index())
 
 
@@ -168,9 +184,7 @@ def main() -> None:
         tables[part] = _markdown(pd.DataFrame(rows)) if rows else ""
     control = data_dir() / "results" / "control_initialisation.csv"
     tables["control"] = _markdown(pd.read_csv(control).round(2)) if control.is_file() else "Not measured yet."
-    from_random = {
-        n: r for n, r in every.items() if n == "compare-random-adam" or n.startswith(("random-", "pca-muon"))
-    }
+    from_random = {n: r for n, r in every.items() if n == "compare-random-adam" or n.startswith(("random-", "pca-muon"))}
     tables["random"] = _curves(from_random, folder / "logs")
     page = PAGE.format(**tables)
     print(page)

@@ -29,9 +29,7 @@ class Linf:
     def __post_init__(self):
         _check(self.eps)
         if self.levels < 1:
-            raise ValueError(
-                f"eps = {self.eps:.3g} is less than one 8-bit level (1/255 = {1 / 255:.3g}): nothing may change"
-            )
+            raise ValueError(f"eps = {self.eps:.3g} is less than one 8-bit level (1/255 = {1 / 255:.3g}): nothing may change")
 
     @property
     def levels(self) -> int:
@@ -107,9 +105,7 @@ class L2rms:
                 candidates = torch.nonzero(size).squeeze(1)
                 order = candidates[torch.argsort((size - wish.abs())[candidates], descending=True)]
                 saved = (2 * size[order] - 1).double().cumsum(0)
-                count = (
-                    int(torch.searchsorted(saved, torch.tensor(excess, dtype=torch.float64, device=saved.device))) + 1
-                )
+                count = int(torch.searchsorted(saved, torch.tensor(excess, dtype=torch.float64, device=saved.device))) + 1
                 flat[order[:count]] -= flat[order[:count]].sign()
         return (source + moved) / 255
 

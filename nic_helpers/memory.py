@@ -124,9 +124,7 @@ def _numbers(path: Path) -> dict[str, int]:
     """A file's lines "name[:] number …" (a lone number has the name "")."""
     with contextlib.suppress(OSError, ValueError):
         lines = [line.split() for line in path.read_text().splitlines()]
-        return {
-            parts[0].rstrip(":") if parts[1:] else "": int(parts[min(1, len(parts) - 1)]) for parts in lines if parts
-        }
+        return {parts[0].rstrip(":") if parts[1:] else "": int(parts[min(1, len(parts) - 1)]) for parts in lines if parts}
     return {}
 
 
@@ -171,7 +169,5 @@ def _freed_but_kept() -> int:
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallinfo2"):  # glibc from 2.33 on
         return 0
-    library.mallinfo2.restype = type(
-        "mallinfo2", (ctypes.Structure,), {"_fields_": [(str(k), ctypes.c_size_t) for k in range(10)]}
-    )
+    library.mallinfo2.restype = type("mallinfo2", (ctypes.Structure,), {"_fields_": [(str(k), ctypes.c_size_t) for k in range(10)]})
     return getattr(library.mallinfo2(), "8")  # fordblks, malloc.h

@@ -12,7 +12,7 @@ from pytorch_msssim import ms_ssim as _ms_ssim
 from pytorch_msssim import ssim as _ssim
 from torch import Tensor
 
-from nic_helpers.codec_base import Coded, Images, check_codec, own_precision, real_bpp
+from nic_helpers.codecs.base import Coded, Images, check_codec, own_precision, real_bpp
 from nic_helpers.images import as_images, check_images, to_8bit
 
 PSNR_CAP = 100.0  # dB; the PSNR of identical images is infinite, and is reported as this
@@ -32,14 +32,10 @@ def _both(x: Images, x_adv: Images) -> tuple[Images, Images]:
     x, x_adv = as_images(x), as_images(x_adv)
     if isinstance(x, Tensor) != isinstance(x_adv, Tensor) or len(x) != len(x_adv):
         what = ", ".join(f"a batch of {len(v)}" if isinstance(v, Tensor) else f"a list of {len(v)}" for v in (x, x_adv))
-        raise ValueError(
-            f"images go together as two batches of the same shape, or two lists of the same length, got {what}"
-        )
+        raise ValueError(f"images go together as two batches of the same shape, or two lists of the same length, got {what}")
     for k, (a, b) in enumerate(zip(x, x_adv, strict=True)):
         if a.shape != b.shape:
-            raise ValueError(
-                f"images of different shapes cannot be compared: {tuple(a.shape)} and {tuple(b.shape)} (number {k})"
-            )
+            raise ValueError(f"images of different shapes cannot be compared: {tuple(a.shape)} and {tuple(b.shape)} (number {k})")
     return x, x_adv
 
 
@@ -176,8 +172,13 @@ def before_after(
         row["delta_d_rel"] = (own - own_clean) / own_clean if own_clean else math.nan
         if rates:
             before, after = rates[k]
-            row |= {"bpp_clean": before, "bpp_attacked": after, "delta_r": after - before,
-                    "delta_r_rel": (after - before) / before, "bpp_ratio": after / before}  # fmt: skip
+            row |= {
+                "bpp_clean": before,
+                "bpp_attacked": after,
+                "delta_r": after - before,
+                "delta_r_rel": (after - before) / before,
+                "bpp_ratio": after / before,
+            }
         row |= {n: float(v) for n, v in achieved(a, b).items() if n != "psnr_input"}
         row["blow_up"] = row["psnr_recon"] < BLOW_UP
         rows.append(row)
@@ -185,8 +186,14 @@ def before_after(
 
 
 def _qualities(x: Tensor, x_adv: Tensor, clean: Tensor, attacked: Tensor) -> dict[str, float]:
-    pairs = {"clean": (x, clean), "source": (x, attacked), "own": (x_adv, attacked),
-             "recon": (clean, attacked), "input": (x, x_adv), "oracle": (clean, x_adv)}  # fmt: skip
+    pairs = {
+        "clean": (x, clean),
+        "source": (x, attacked),
+        "own": (x_adv, attacked),
+        "recon": (clean, attacked),
+        "input": (x, x_adv),
+        "oracle": (clean, x_adv),
+    }
     row = {}
     for q, f in QUALITIES.items():
         value = {p: float(f(*pair)) for p, pair in pairs.items()}

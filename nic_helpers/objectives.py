@@ -15,7 +15,7 @@ import torch
 from pytorch_msssim import ms_ssim
 from torch import Tensor
 
-from nic_helpers.codec_base import own_precision, real_bpp
+from nic_helpers.codecs.base import own_precision, real_bpp
 from nic_helpers.metrics import MS_SSIM_SMALLEST
 
 REFERENCES = ("clean", "source", "own")
@@ -33,8 +33,10 @@ def check_objective(objective) -> None:
         )
     lacks = [name for name in ("surrogate", "flat_at_source") if not hasattr(objective, name)]
     if lacks:
-        raise TypeError(f"the objective {type(objective).__name__} lacks {' and '.join(lacks)}: give it surrogate = \"ste\" (how "
-                        "gradients pass the codec's rounding) and flat_at_source = False (is its gradient zero at x?)")  # fmt: skip
+        raise TypeError(
+            f'the objective {type(objective).__name__} lacks {" and ".join(lacks)}: give it surrogate = "ste" (how '
+            "gradients pass the codec's rounding) and flat_at_source = False (is its gradient zero at x?)"
+        )
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
@@ -97,9 +99,7 @@ class Distortion:
         The reference is the rounding codec's output whatever the surrogate (in the parallel form for context models).
         """
         if self.measure == "ms_ssim" and min(x.shape[2:]) < MS_SSIM_SMALLEST:
-            raise ValueError(
-                f"MS-SSIM needs images of at least {MS_SSIM_SMALLEST} pixels a side, got {x.size(2)}×{x.size(3)}"
-            )
+            raise ValueError(f"MS-SSIM needs images of at least {MS_SSIM_SMALLEST} pixels a side, got {x.size(2)}×{x.size(3)}")
         if self.reference != "clean":
             target = x
         elif target is None:
@@ -161,8 +161,10 @@ class Joint:
     def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
         """The values' function, in bits per pixel; ValueError for a codec without λ."""
         if not math.isfinite(codec.lmbda):
-            raise ValueError(f"{codec.name} has no λ to weigh rate and distortion by: use Rate() or Distortion(), or give a file's λ "
-                             "with load_codec(…, lmbda=…)")  # fmt: skip
+            raise ValueError(
+                f"{codec.name} has no λ to weigh rate and distortion by: use Rate() or Distortion(), or give a file's λ "
+                "with load_codec(…, lmbda=…)"
+            )
 
         def value(x_adv: Tensor, rows=slice(None)) -> Tensor:
             if self.b == 0:

@@ -13,14 +13,23 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from nic_helpers.classical import CLASSICAL
+from nic_helpers.codecs.classical import CLASSICAL
 from nic_helpers.images import to_uint8
 from nic_helpers.stats import rate_difference, summarise
 
 # Okabe and Ito's colour-blind safe palette
 _BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY, _YELLOW, _BROWN, _BLACK, _GREY = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#B8A900", "#8B5A2B", "#000000", "#7F7F7F",
-)  # fmt: skip
+    "#0072B2",
+    "#E69F00",
+    "#009E73",
+    "#D55E00",
+    "#CC79A7",
+    "#56B4E9",
+    "#B8A900",
+    "#8B5A2B",
+    "#000000",
+    "#7F7F7F",
+)
 _DIM = "#5A5A5A"
 #: codec -> (colour, marker); never changed from figure to figure. Learned codecs have colours, classical ones are grey.
 STYLES: dict[str, tuple[str, str]] = {
@@ -53,10 +62,20 @@ def set_theme() -> None:
     """The look of every figure."""
     sns.set_theme(context="notebook", style="whitegrid", palette=[_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY])
     plt.rcParams.update(
-        {"figure.dpi": 90, "savefig.dpi": 150, "savefig.bbox": "tight", "figure.constrained_layout.use": True,
-         "axes.titlesize": 12, "axes.labelsize": 11, "legend.fontsize": 9, "xtick.labelsize": 9, "ytick.labelsize": 9,
-         "pdf.fonttype": 42, "lines.markersize": 6}
-    )  # fmt: skip
+        {
+            "figure.dpi": 90,
+            "savefig.dpi": 150,
+            "savefig.bbox": "tight",
+            "figure.constrained_layout.use": True,
+            "axes.titlesize": 12,
+            "axes.labelsize": 11,
+            "legend.fontsize": 9,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "pdf.fonttype": 42,
+            "lines.markersize": 6,
+        }
+    )
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -71,9 +90,7 @@ def caption(figure: Figure, text: str) -> None:
     figure.supxlabel(text, fontsize=8, color="0.35")
 
 
-def picture_grid(
-    rows: Sequence[Sequence[Tensor | None]], titles: Sequence[Sequence[str]], width: float = 3.0
-) -> Figure:
+def picture_grid(rows: Sequence[Sequence[Tensor | None]], titles: Sequence[Sequence[str]], width: float = 3.0) -> Figure:
     """A grid of images [3, H, W], each with its title; None leaves a place empty."""
     columns = max(len(r) for r in rows)
     height, w = next(im for r in rows for im in r if im is not None).shape[1:]
@@ -112,8 +129,15 @@ def rd_curves(table: pd.DataFrame, quality: str = "psnr", ax=None, published: pd
     for codec, curve in means.groupby("codec", sort=False):
         curve = curve.sort_values("bpp")
         classical = codec in CLASSICAL
-        ax.plot(curve["bpp"], transform(curve[quality]), CLASSICAL_LINE if classical else "-", label=codec,
-                lw=1.2 if classical else 2, zorder=1.5 if classical else 2, **style(codec))  # fmt: skip
+        ax.plot(
+            curve["bpp"],
+            transform(curve[quality]),
+            CLASSICAL_LINE if classical else "-",
+            label=codec,
+            lw=1.2 if classical else 2,
+            zorder=1.5 if classical else 2,
+            **style(codec),
+        )
     if published is not None:
         for name, curve in published.groupby("name", sort=False):
             look = style(curve["codec"].iloc[0]) | {"markerfacecolor": "none"}
@@ -132,9 +156,21 @@ def name_classical(ax):
         at = low + (high - low) * (0.42 + 0.4 * k / max(1, len(lines) - 1))
         here, there = np.interp([at, at + 0.02 * (high - low)], x, y)
         slope = np.degrees(np.arctan2(there - here, 0.02 * (high - low)))
-        ax.text(at, here, line.get_label(), ha="center", va="center", fontsize=8, color=line.get_color(), rotation=slope,
-                rotation_mode="anchor", transform_rotates_text=True, clip_on=True, zorder=1.6,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85})  # fmt: skip
+        ax.text(
+            at,
+            here,
+            line.get_label(),
+            ha="center",
+            va="center",
+            fontsize=8,
+            color=line.get_color(),
+            rotation=slope,
+            rotation_mode="anchor",
+            transform_rotates_text=True,
+            clip_on=True,
+            zorder=1.6,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
+        )
         line.set_label(f"_{line.get_label()}")
     return ax
 
@@ -180,9 +216,13 @@ def ladder(table: pd.DataFrame, value: str, ylabel: str, ax=None):
 
 #: attack -> (colour, marker), wherever attacks and not codecs are told apart.
 ATTACK_STYLES: dict[str, tuple[str, str]] = {
-    "FGSM": (_BLACK, "o"), "I-FGSM": (_BLUE, "v"), "PGD": (_ORANGE, "s"), "MI-FGSM": (_GREEN, "D"),
-    "DI-FGSM": (_PURPLE, "P"), "APGD": (_RED, "^"),
-}  # fmt: skip
+    "FGSM": (_BLACK, "o"),
+    "I-FGSM": (_BLUE, "v"),
+    "PGD": (_ORANGE, "s"),
+    "MI-FGSM": (_GREEN, "D"),
+    "DI-FGSM": (_PURPLE, "P"),
+    "APGD": (_RED, "^"),
+}
 
 
 def strength(table: pd.DataFrame, value: str, ax=None):
@@ -220,9 +260,18 @@ def attack_plane(table: pd.DataFrame, ax, origin: str | None = "clean image"):
     ax.plot(1, 0, "+", color="black", ms=12, mew=2, label=origin)
     for marker, (_, r), (_, d) in zip(markers, rate.iterrows(), loss.iterrows(), strict=False):
         ax.annotate("", (r["mean"], -d["mean"]), (1, 0), arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.35})
-        ax.errorbar(r["mean"], -d["mean"], xerr=[[r["mean"] - r["low"]], [r["high"] - r["mean"]]],
-                    yerr=[[d["high"] - d["mean"]], [d["mean"] - d["low"]]], fmt=marker, color=colour, ms=9, lw=1,
-                    markeredgecolor="black", label=r["attack"])  # fmt: skip
+        ax.errorbar(
+            r["mean"],
+            -d["mean"],
+            xerr=[[r["mean"] - r["low"]], [r["high"] - r["mean"]]],
+            yerr=[[d["high"] - d["mean"]], [d["mean"] - d["low"]]],
+            fmt=marker,
+            color=colour,
+            ms=9,
+            lw=1,
+            markeredgecolor="black",
+            label=r["attack"],
+        )
     ax.set(xlabel="file, attacked / clean (real bytes)", ylabel="own PSNR, attacked − clean (dB)")
     return ax
 
@@ -238,8 +287,16 @@ def heat(ax, values, title: str, label: str, cmap: str = "magma", vmin: float | 
 
 def heat_table(ax, table: pd.DataFrame, label: str, digits: int = 1, **options):
     """A table of numbers as a heat map with the numbers in it; ``options`` as of seaborn's ``heatmap``."""
-    sns.heatmap(table, ax=ax, annot=True, fmt=f".{digits}f", annot_kws={"fontsize": 8}, linewidths=0.5,
-                cbar_kws={"label": label, "pad": 0.01}, **options)  # fmt: skip
+    sns.heatmap(
+        table,
+        ax=ax,
+        annot=True,
+        fmt=f".{digits}f",
+        annot_kws={"fontsize": 8},
+        linewidths=0.5,
+        cbar_kws={"label": label, "pad": 0.01},
+        **options,
+    )
     ax.set(xlabel="", ylabel="")
     ax.tick_params(axis="x", rotation=90)
     ax.tick_params(axis="y", rotation=0)

@@ -13,32 +13,12 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
 from pathlib import Path
 
 import torch
 
 PROJECT = Path(__file__).resolve().parents[1]
-
-
-# what shows rows, keeps them or makes weights: no number in a row depends on these files (tests/test_grid.py holds them to it)
-BESIDE_ROWS = ("course", "dataset", "executors", "exercises", "initialise", "optimisers", "plotting", "recipes", "reference", "runner",
-               "stats", "study", "sweep", "training", "warmstart", "widgets")  # fmt: skip
-
-
-@functools.cache
-def program_sha256(rows_only: bool = False) -> str:
-    """SHA-256 over this package's source files: which program it was, between two versions.
-
-    ``rows_only``: without those in ``BESIDE_ROWS``, so that a new colour in a figure is not another program to a row.
-    """
-    digest = hashlib.sha256()
-    for path in sorted((PROJECT / "nic_helpers").glob("*.py")):
-        if not (rows_only and path.stem in BESIDE_ROWS):
-            digest.update(path.read_bytes())
-    return digest.hexdigest()
 
 
 def data_dir() -> Path:
@@ -58,13 +38,9 @@ def get_device(device: str | torch.device | None = None) -> torch.device:
     try:
         chosen = torch.device(name)
     except RuntimeError:
-        raise RuntimeError(
-            f"there is no device {name!r}: give 'cpu', 'cuda' or 'cuda:1', as device or in NIC_DEVICE"
-        ) from None
+        raise RuntimeError(f"there is no device {name!r}: give 'cpu', 'cuda' or 'cuda:1', as device or in NIC_DEVICE") from None
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(
-            f"device {name!r} was asked for, but torch sees no GPU: use device='cpu' or unset NIC_DEVICE"
-        )
+        raise RuntimeError(f"device {name!r} was asked for, but torch sees no GPU: use device='cpu' or unset NIC_DEVICE")
     return chosen
 
 

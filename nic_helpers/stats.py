@@ -81,8 +81,14 @@ def summarise(table: pd.DataFrame, value: str, by: list[str], worst: str = "min"
         interval = bootstrap([part.to_numpy() for _, part in group.groupby("image", sort=False)[value]])
         at = group[value].idxmin() if worst == "min" else group[value].idxmax()
         row = dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True))
-        row |= {"mean": interval.mean, "low": interval.low, "high": interval.high, "worst": group.loc[at, value],
-                "worst_image": group.loc[at, "image"], "images": group["image"].nunique()}  # fmt: skip
+        row |= {
+            "mean": interval.mean,
+            "low": interval.low,
+            "high": interval.high,
+            "worst": group.loc[at, value],
+            "worst_image": group.loc[at, "image"],
+            "images": group["image"].nunique(),
+        }
         if "blow_up" in group:
             row["blow_ups"] = float(group["blow_up"].mean())
         rows.append(row)
@@ -111,9 +117,14 @@ def bd_rate(reference: pd.DataFrame, test: pd.DataFrame, quality: str = "psnr", 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the overlap is reported, not warned about
         percent = bjontegaard.bd_rate(
-            reference[rate].to_numpy(), reference[quality].to_numpy(), test[rate].to_numpy(), test[quality].to_numpy(),
-            method="pchip", require_matching_points=False, min_overlap=0,
-        )  # fmt: skip
+            reference[rate].to_numpy(),
+            reference[quality].to_numpy(),
+            test[rate].to_numpy(),
+            test[quality].to_numpy(),
+            method="pchip",
+            require_matching_points=False,
+            min_overlap=0,
+        )
     return BDRate(float(percent), float(low), float(high))
 
 
@@ -133,9 +144,7 @@ def quality_at(reference: pd.DataFrame, value: float, quality: str = "psnr", rat
     return float(PchipInterpolator(np.log(curve[rate]), curve[quality])(np.log(value)))
 
 
-def rate_difference(
-    reference: pd.DataFrame, point: pd.Series | dict, quality: str = "psnr", rate: str = "bpp"
-) -> float:
+def rate_difference(reference: pd.DataFrame, point: pd.Series | dict, quality: str = "psnr", rate: str = "bpp") -> float:
     """Bytes (%, negative: fewer) at one point's own quality, against a curve interpolated there."""
     return 100 * (point[rate] / rate_at(reference, point[quality], quality, rate) - 1)
 
@@ -147,17 +156,22 @@ def ranking(scores: pd.DataFrame, resamples: int = 10_000, seed: int = 0) -> pd.
     ``rank_low``, ``rank_high``, the ranks it takes in 95 % of bootstrap samples of the images (the same images for all).
     """
     if scores.isna().any(axis=None) or scores.empty:
-        raise ValueError(
-            "ranking needs a value for every image and contestant: leave incomplete images out, and say so"
-        )
+        raise ValueError("ranking needs a value for every image and contestant: leave incomplete images out, and say so")
     values = scores.to_numpy(dtype=float)
     rng = np.random.default_rng(seed)
     means = values[rng.integers(0, len(values), (resamples, len(values)))].mean(1)
     ranks = 1 + (-means).argsort(1).argsort(1)
     low, high = _quantiles(len(values), 0.95)
-    table = pd.DataFrame({"mean": values.mean(0), "low": np.quantile(means, low, 0), "high": np.quantile(means, high, 0),
-                          "rank_low": np.quantile(ranks, low, 0, method="lower"),
-                          "rank_high": np.quantile(ranks, high, 0, method="higher")}, index=scores.columns)  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "mean": values.mean(0),
+            "low": np.quantile(means, low, 0),
+            "high": np.quantile(means, high, 0),
+            "rank_low": np.quantile(ranks, low, 0, method="lower"),
+            "rank_high": np.quantile(ranks, high, 0, method="higher"),
+        },
+        index=scores.columns,
+    )
     table = table.sort_values("mean", ascending=False)
     table.insert(0, "rank", range(1, len(table) + 1))
     return table

@@ -15,24 +15,19 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nic_helpers.command import ffmpeg
+from nic_helpers.codecs.files import ffmpeg
 from nic_helpers.images import check_images, to_uint8
 from nic_helpers.metrics import on_lists
 
 VMAF_SMALLEST = 33  # pixels; below, libvmaf's coarsest scale has nothing left and its score jumps; below 17 it crashes
 VMAF_SAME = 97.43  # what the model gives identical still images: its 100 is for video that moves
 TIMEOUT = 300  # seconds
-
 # full-range RGB to the limited-range YCbCr (BT.601, as in JPEG; luma 16–235) that the model knows, 4:4:4: it sees luma
 # alone, so the chroma's resolution does not matter
-_CONVERT = (
-    "scale=in_range=full:out_range=limited:out_color_matrix=bt601:flags=accurate_rnd+full_chroma_int,format=yuv444p"
-)
+_CONVERT = "scale=in_range=full:out_range=limited:out_color_matrix=bt601:flags=accurate_rnd+full_chroma_int,format=yuv444p"
 # each frame is a picture of its own: no motion between them
 _MODEL = r"model=version=vmaf_v0.6.1\\:motion.motion_force_zero=true"
-_GRAPH = (
-    f"[0:v]{_CONVERT}[other];[1:v]{_CONVERT}[reference];[other][reference]libvmaf=log_fmt=json:log_path=log:{_MODEL}"
-)
+_GRAPH = f"[0:v]{_CONVERT}[other];[1:v]{_CONVERT}[reference];[other][reference]libvmaf=log_fmt=json:log_path=log:{_MODEL}"
 
 
 @on_lists

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from nic_helpers import load_codec, load_images
-from nic_helpers.codecs import NeuralCodec
-from nic_helpers.initialise import pca_initialise
-from nic_helpers.models import ARCHITECTURES
-from nic_helpers.weights import Weights
+from nic_helpers.codecs.checkpoints import Weights
+from nic_helpers.codecs.models import ARCHITECTURES
+from nic_helpers.codecs.neural import NeuralCodec
+from nic_helpers.training.start import pca_initialise
 
 WIDTHS = {"cheng2020-anchor": (12,), "cheng2020-attn": (12,)}
 

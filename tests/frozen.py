@@ -17,9 +17,10 @@ import torch
 from conftest import untrained
 
 from nic_helpers import attacks, load_codec, load_images, metrics
-from nic_helpers.codecs import NeuralCodec
+from nic_helpers.codecs.models import ARCHITECTURES
+from nic_helpers.codecs.neural import NeuralCodec
+from nic_helpers.codecs.quantisers import QUANTISERS
 from nic_helpers.images import to_uint8
-from nic_helpers.models import ARCHITECTURES, QUANTISERS
 from nic_helpers.objectives import Distortion, Joint, Rate
 
 EPS = 8 / 255
@@ -77,8 +78,13 @@ def main() -> int:
         np.savez_compressed(a.write, **found)
     if a.against:
         with np.load(a.against) as stored:
-            moved = [k for k in sorted({*stored, *found}) if k not in stored or k not in found
-                     or not np.array_equal(stored[k], found[k], equal_nan=stored[k].dtype.kind == "f")]  # fmt: skip
+            moved = [
+                k
+                for k in sorted({*stored, *found})
+                if k not in stored
+                or k not in found
+                or not np.array_equal(stored[k], found[k], equal_nan=stored[k].dtype.kind == "f")
+            ]
         print(*moved, f"{len(moved)} of {len(found)} moved", sep="\n")
         return 1 if moved else 0
     return 0

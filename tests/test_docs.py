@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nic_helpers import attacks, load_codec
-from nic_helpers.codec_base import MEMBERS
+from nic_helpers.codecs.base import MEMBERS
 from nic_helpers.images import to_8bit
 from nic_helpers.objectives import Rate
 from nic_helpers.settings import PROJECT
@@ -31,9 +31,7 @@ def test_the_page_is_short_and_its_calls_exist():
     assert len(text.splitlines()) <= 60
     known = set(attacks.Problem.__dataclass_fields__) | set(dir(attacks.Problem))
     assert set(re.findall(r"\bp\.(\w+)", text)) <= known
-    assert set(re.findall(r"\bstate\.(\w+)", text)) <= set(attacks.Ascent.__dataclass_fields__) | set(
-        dir(attacks.Ascent)
-    )
+    assert set(re.findall(r"\bstate\.(\w+)", text)) <= set(attacks.Ascent.__dataclass_fields__) | set(dir(attacks.Ascent))
 
 
 def test_the_page_runs_and_its_attack_beats_noise_inside_the_budget(page):

@@ -9,18 +9,8 @@ import torch
 from PIL import Image
 
 from nic_helpers import images
-from nic_helpers.images import (
-    ImageSet,
-    as_images,
-    check_images,
-    from_pil,
-    in_words,
-    load_image,
-    load_images,
-    load_named_images,
-    pixels_sha256,
-    to_8bit,
-)
+from nic_helpers.image_sets import ImageSet, in_words, load_images, load_named_images
+from nic_helpers.images import as_images, check_images, from_pil, load_image, pixels_sha256, to_8bit
 
 RAMP = np.arange(256, dtype=np.uint8).reshape(16, 16)
 
@@ -180,10 +170,16 @@ def test_a_set_knows_its_names_at_once_and_reads_what_is_asked_for(tmp_path, mon
     assert read[2:] == ["0.png", "1.png", "2.png"]
 
 
-@pytest.mark.parametrize("source, n, words", [
-    ("bundled", 2, "2 bundled images"), ("kodak", 1, "1 Kodak image"), ("photos/holiday", 2, "2 images of holiday"),
-    (Path("holiday/"), 1, "1 image of holiday"), (Path("kodak"), 2, "2 images of kodak"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "source, n, words",
+    [
+        ("bundled", 2, "2 bundled images"),
+        ("kodak", 1, "1 Kodak image"),
+        ("photos/holiday", 2, "2 images of holiday"),
+        (Path("holiday/"), 1, "1 image of holiday"),
+        (Path("kodak"), 2, "2 images of kodak"),
+    ],
+)
 def test_captions_say_whose_images_they_are(source, n, words):
     assert in_words(source, n) == words
 

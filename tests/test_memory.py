@@ -8,7 +8,8 @@ import sys
 import pytest
 import torch
 
-from nic_helpers import attacks, bitstream, memory
+from nic_helpers import attacks, memory
+from nic_helpers.codecs import bitstream
 from nic_helpers.memory import keep_recent
 
 FAULTS = """
@@ -41,8 +42,9 @@ glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glib
 def page_faults(**environment) -> tuple[bool, int]:
     """Whether memory is kept in a fresh process, and the page faults of eight blocks of 64 MiB, one after the other."""
     clean = {k: v for k, v in os.environ.items() if k != "NIC_KEEP_MEMORY" and not k.startswith(("MALLOC_", "GLIBC_"))}
-    run = subprocess.run([sys.executable, "-c", FAULTS], env=clean | environment, capture_output=True, text=True,
-                         check=True, timeout=120)  # fmt: skip
+    run = subprocess.run(
+        [sys.executable, "-c", FAULTS], env=clean | environment, capture_output=True, text=True, check=True, timeout=120
+    )
     kept, faults = run.stdout.split()
     return kept == "True", int(faults)
 
@@ -62,13 +64,19 @@ def test_a_peak_is_of_what_came_after_it_was_forgotten():
 
 
 @pytest.mark.parametrize(
-    "missing, wanted", [("resource", "import nic_helpers"), ("fcntl", "from nic_helpers import study, sweep, training")]
+    "missing, wanted",
+    [
+        ("resource", "import nic_helpers"),
+        ("fcntl", "from nic_helpers import sweep, training, course"),
+    ],
 )
 def test_the_package_imports_where_a_module_of_posix_is_missing(missing, wanted, tmp_path):
     # compressai first: on Linux it brings psutil, which needs what it does not need elsewhere
-    code = (f"import compressai, sys; sys.modules[{missing!r}] = None; {wanted}\n"
-            "from nic_helpers.dataset import Dataset; from nic_helpers.memory import forget_peak, peak_mib\n"
-            f"with Dataset({str(tmp_path)!r}).writing(): print(peak_mib() > 0)")  # fmt: skip
+    code = (
+        f"import compressai, sys; sys.modules[{missing!r}] = None; {wanted}\n"
+        "from nic_helpers.dataset import Dataset; from nic_helpers.memory import forget_peak, peak_mib\n"
+        f"with Dataset({str(tmp_path)!r}).writing(): print(peak_mib() > 0)"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert run.stdout == "True\n" and ("no lock can be had" in run.stderr) == (missing == "fcntl")
 
@@ -117,19 +125,35 @@ def machine(tmp_path, monkeypatch):
 
 
 MEMINFO = {"proc/meminfo": "MemTotal: 9000 kB\nMemFree: 10 kB\nMemAvailable: 5000 kB\nHugePages_Total: 0\n"}
-V2 = {"proc/self/cgroup": "0::/a/b\n", "cgroup/a/b/memory.max": "max\n", "cgroup/a/b/memory.current": "70000\n",
-      "cgroup/a/memory.max": "1000000\n", "cgroup/a/memory.current": "400000\n",
-      "cgroup/a/memory.stat": "anon 9\nactive_file 30000\ninactive_file 70000\n"}  # fmt: skip
-V1 = {"proc/self/cgroup": "4:memory:/not/mounted/here\n3:cpu,cpuacct:/x\n", "cgroup/memory/memory.limit_in_bytes": "1000000",
-      "cgroup/memory/memory.usage_in_bytes": "400000", "cgroup/memory/memory.stat": "total_inactive_file 100000\n"}  # fmt: skip
+V2 = {
+    "proc/self/cgroup": "0::/a/b\n",
+    "cgroup/a/b/memory.max": "max\n",
+    "cgroup/a/b/memory.current": "70000\n",
+    "cgroup/a/memory.max": "1000000\n",
+    "cgroup/a/memory.current": "400000\n",
+    "cgroup/a/memory.stat": "anon 9\nactive_file 30000\ninactive_file 70000\n",
+}
+V1 = {
+    "proc/self/cgroup": "4:memory:/not/mounted/here\n3:cpu,cpuacct:/x\n",
+    "cgroup/memory/memory.limit_in_bytes": "1000000",
+    "cgroup/memory/memory.usage_in_bytes": "400000",
+    "cgroup/memory/memory.stat": "total_inactive_file 100000\n",
+}
 
 
 @pytest.mark.parametrize(
     ("files", "free"),
-    [({}, None), (MEMINFO, 5000 * 1024), (MEMINFO | V2, 700_000), (V2, 700_000), (MEMINFO | V1, 700_000),
-     (MEMINFO | V2 | {"cgroup/a/memory.current": "9000000"}, 0), ({"proc/meminfo": "nonsense\n"}, None)],
+    [
+        ({}, None),
+        (MEMINFO, 5000 * 1024),
+        (MEMINFO | V2, 700_000),
+        (V2, 700_000),
+        (MEMINFO | V1, 700_000),
+        (MEMINFO | V2 | {"cgroup/a/memory.current": "9000000"}, 0),
+        ({"proc/meminfo": "nonsense\n"}, None),
+    ],
     ids=["elsewhere", "system", "v2 around it", "v2 alone", "v1, another mount", "over its limit", "unreadable"],
-)  # fmt: skip
+)
 def test_free_memory_is_what_the_system_and_the_control_groups_leave(files, free, machine):
     machine(files)
     assert memory.free_bytes() == free
@@ -179,12 +203,17 @@ def test_what_the_memory_does_not_hold_is_refused_at_once_and_in_words(what, hyp
         "attack": lambda: attacks.PGD(8 / 255)(hyperprior, image),
         "several codecs": lambda: attacks.ARDA(8 / 255)([hyperprior] * 3, image),
         "a list": lambda: attacks.FGSM(8 / 255)(hyperprior, [image[0], image[0]]),
-        "encode": lambda: hyperprior.encode(image), "reconstruct": lambda: hyperprior.reconstruct(image),
-        "roundtrip": lambda: hyperprior.roundtrip([image[0]]), "forward": lambda: hyperprior(image),
+        "encode": lambda: hyperprior.encode(image),
+        "reconstruct": lambda: hyperprior.reconstruct(image),
+        "roundtrip": lambda: hyperprior.roundtrip([image[0]]),
+        "forward": lambda: hyperprior(image),
         "backward": lambda: hyperprior(image.requires_grad_(True)),
-    }  # fmt: skip
-    with pytest.raises(MemoryError, match=r"megapixels, takes about .* GiB of memory, and 0\.293 GiB are free: about .* megapixels "
-                                          r"would fit\. Crop or resize, .*GPU .*NIC_CHECK_MEMORY=0"):  # fmt: skip
+    }
+    with pytest.raises(
+        MemoryError,
+        match=r"megapixels, takes about .* GiB of memory, and 0\.293 GiB are free: about .* megapixels "
+        r"would fit\. Crop or resize, .*GPU .*NIC_CHECK_MEMORY=0",
+    ):
         calls[what]()
 
 

@@ -58,9 +58,13 @@ def test_before_after_holds_the_methods_quantities_by_definition(hyperprior, pai
     row = metrics.before_after(hyperprior, x, x_adv, ["chelsea"]).iloc[0]
     clean, attacked = hyperprior.reconstruct(x), hyperprior.reconstruct(x_adv)
     for name, a, b in (
-        ("psnr_clean", x, clean), ("psnr_source", x, attacked), ("psnr_own", x_adv, attacked),
-        ("psnr_recon", clean, attacked), ("psnr_input", x, x_adv), ("psnr_oracle", clean, x_adv),
-    ):  # fmt: skip
+        ("psnr_clean", x, clean),
+        ("psnr_source", x, attacked),
+        ("psnr_own", x_adv, attacked),
+        ("psnr_recon", clean, attacked),
+        ("psnr_input", x, x_adv),
+        ("psnr_oracle", clean, x_adv),
+    ):
         assert row[name] == pytest.approx(metrics.psnr(a, b).item(), abs=1e-3), name
     assert row.delta_source == pytest.approx(row.psnr_clean - row.psnr_source)
     assert row.delta_own == pytest.approx(row.psnr_clean - row.psnr_own)
@@ -109,7 +113,7 @@ def test_what_does_not_go_together_is_named(hyperprior, pair):
         (lambda: metrics.before_after(hyperprior, x, x[..., :64]), "different shapes"),
         (lambda: metrics.before_after(hyperprior, {"a": x[0]}, x), r"list\(x\.values\(\)\)"),
         (lambda: metrics.psnr(x.numpy(), x.numpy()), "numpy array"),
-    ):  # fmt: skip
+    ):
         with pytest.raises((TypeError, ValueError), match=says):
             call()
     result = attacks.FGSM(8 / 255)(hyperprior, x)  # an attack's result is as good as its images

@@ -40,9 +40,7 @@ def test_an_interval_over_images_and_seeds_holds_what_both_would_change():
     images, seeds = rng.normal(size=12), rng.normal(size=(12, 2))
     one = stats.bootstrap(images)
     alike = stats.bootstrap(np.stack([images, images], 1))
-    assert alike.mean == pytest.approx(one.mean) and alike.high - alike.low == pytest.approx(
-        one.high - one.low, rel=0.05
-    )
+    assert alike.mean == pytest.approx(one.mean) and alike.high - alike.low == pytest.approx(one.high - one.low, rel=0.05)
     both = stats.bootstrap(images[:, None] + 3 * seeds)
     means = stats.bootstrap((images[:, None] + 3 * seeds).mean(1))
     assert both.mean == pytest.approx(means.mean) and both.high - both.low > 1.05 * (means.high - means.low)
@@ -53,9 +51,7 @@ def test_an_interval_over_images_and_seeds_holds_what_both_would_change():
 
 
 def test_rows_of_several_seeds_count_as_one_image():
-    rows = pd.DataFrame(
-        {"image": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1], "psnr": [20.0, 22.0, 30.0, 30.0], "codec": "c"}
-    )
+    rows = pd.DataFrame({"image": ["a", "a", "b", "b"], "seed": [0, 1, 0, 1], "psnr": [20.0, 22.0, 30.0, 30.0], "codec": "c"})
     (row,) = stats.summarise(rows, "psnr", ["codec"]).to_dict("records")
     assert (row["images"], row["mean"], row["worst"], row["worst_image"]) == (2, 25.5, 20.0, "a")
 
@@ -95,14 +91,10 @@ def test_summary_keeps_the_worst_image_and_the_blow_ups():
 def test_a_ranking_says_how_sure_it_is():
     rng = np.random.default_rng(0)
     hard = rng.normal(0, 5, 40)  # images differ far more than contestants, and alike for all of them
-    scores = pd.DataFrame(
-        {"last": hard, "first": hard + 3, "tied": hard + 1, "tied too": hard + 1 + rng.normal(0, 0.1, 40)}
-    )
+    scores = pd.DataFrame({"last": hard, "first": hard + 3, "tied": hard + 1, "tied too": hard + 1 + rng.normal(0, 0.1, 40)})
     table = stats.ranking(scores)
     assert list(table.index[[0, 3]]) == ["first", "last"] and list(table["rank"]) == [1, 2, 3, 4]
-    assert (table.loc["first", ["rank_low", "rank_high"]] == 1).all() and (
-        table.loc["last", ["rank_low", "rank_high"]] == 4
-    ).all()
+    assert (table.loc["first", ["rank_low", "rank_high"]] == 1).all() and (table.loc["last", ["rank_low", "rank_high"]] == 4).all()
     assert (table.loc["tied", "rank_low"], table.loc["tied", "rank_high"]) == (2, 3)
     assert ((table["low"] < table["mean"]) & (table["mean"] < table["high"])).all()
     with pytest.raises(ValueError, match="every image and contestant"):

@@ -1,0 +1,268 @@
+"""Neural codecs behind one protocol, with real bitstreams and a differentiable path.
+
+codec = load_codec("bmshj2018-hyperprior", quality=3)
+streams = codec.encode(x)          # list[bytes], one per image
+y = codec.decode(streams)          # what the receiver sees
+out = codec(x)                     # x_hat and estimated bits, differentiable
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nic_helpers.codecs import bitstream
+from nic_helpers.codecs.base import (
+    SMALLEST_SIDE,
+    Codec,
+    CodecOutput,
+    Coded,
+    Images,
+    by_size,
+    check_streams,
+    gradients_possible,
+    own_precision,
+    stack,
+)
+from nic_helpers.codecs.bitstream import DECODED_PIXELS
+from nic_helpers.codecs.checkpoints import Weights
+from nic_helpers.codecs.entropy import EntropyCoder
+from nic_helpers.codecs.models import ARCHITECTURES, Walk, medians, walk
+from nic_helpers.codecs.quantisers import quantiser_of
+from nic_helpers.images import as_images, check_images
+from nic_helpers.memory import check_room, keep_freed_memory
+
+
+class NeuralCodec(Codec):
+    """A CompressAI model as a codec.
+
+    Parameters of every call: ``x`` [B, 3, H, W] in [0, 1], or a list of [3, H, W]; at least 16×16 pixels, any size (the
+    padding happens inside and is cropped again; rates count original pixels). Results come back on ``x``'s device. A codec computes
+    in float32, whatever the precision and the layout of ``x``, torch's default, or a caller's autocast.
+
+    Attributes: ``name``, ``quality``, ``lmbda`` (λ it was trained for), ``model`` (the CompressAI module, frozen, in
+    evaluation mode), ``weights`` (provenance: source, file, SHA-256), ``arch``, ``device``.
+    """
+
+    @gradients_possible()  # also through a model that was loaded in inference mode
+    def __init__(self, name: str, quality: int, weights: Weights, device: torch.device):
+        self.name, self.quality, self.weights, self.device = name, quality, weights, device
+        if device.type == "cpu":
+            keep_freed_memory()
+        self.lmbda = weights.lmbda
+        self.arch = ARCHITECTURES[name]
+        try:
+            model = self.arch.build(*weights.widths)
+            missing, unexpected = nn.Module.load_state_dict(model, weights.state, strict=False)
+        except (KeyError, RuntimeError, TypeError) as error:
+            raise ValueError(f"{weights.file} does not fit {name}: {error}") from error
+        missing = [k for k in missing if k in dict(model.named_parameters())]
+        if missing or unexpected:
+            raise ValueError(f"{weights.file} does not fit {name}: missing {missing[:3]}, unexpected {unexpected[:3]}")
+        if self.arch.variable:
+            model.level = quality - 1
+        else:
+            model.update(force=True)
+        self.model = model.to(device).eval().requires_grad_(False)
+        self._coder: EntropyCoder | None = None
+        self._amp: torch.dtype | None = None
+        self._quick: dict[str, NeuralCodec] = {}
+
+    def __repr__(self) -> str:
+        return f"NeuralCodec({self.name}, quality={self.quality}, weights={self.weights.source}, {self.device})"
+
+    @property
+    def label(self) -> str:
+        """Short name for tables and legends."""
+        return f"{self.name} q{self.quality}"
+
+    @property
+    def activation_bytes(self) -> float:
+        """Of a pixel, while a gradient is taken: about 50·N in the plain codecs, 150·N in Cheng2020 (N: the width)."""
+        width = max((p.size(0) for n, p in self.model.named_parameters() if n.startswith("g_a.0")), default=192)
+        return width * (150 if self.arch.residual else 50)
+
+    @property
+    @gradients_possible()
+    def coder(self) -> EntropyCoder:
+        """The exact entropy coder, built at first use."""
+        if self._coder is None:
+            self._coder = EntropyCoder(self.arch, self.model)
+        return self._coder
+
+    @gradients_possible()
+    def quick(self, precision: str = "auto") -> NeuralCodec:
+        """The same codec for gradients: channels-last where that pays, its transforms in the given precision.
+
+        ``precision``: "float32", "bfloat16", or "auto", bfloat16 where the hardware computes with it. Its values differ
+        in the last digits (a symbol here and there rounds the other way), so report none of them: use the codec itself.
+        The layout of Cheng2020's model stays, as channels-last has crashed its training.
+        """
+        if precision == "auto":
+            precision = "bfloat16" if has_bfloat16(self.device) else "float32"
+        if precision == "float32" and self.arch.residual:
+            return self
+        if precision not in self._quick:
+            twin = copy.copy(self)
+            twin._amp = torch.bfloat16 if precision == "bfloat16" else None
+            if not self.arch.residual:
+                twin.model = copy.deepcopy(self.model).to(memory_format=torch.channels_last)
+            self._quick[precision] = twin
+        return self._quick[precision]
+
+    def bytes_per_pixel(self, gradient: bool) -> float:
+        """About the memory that a pass takes on a CPU, with what its ``gradient`` needs or without (0 on other devices).
+
+        Measured at 512×768 pixels, widths of 48 to 128, on every architecture: at most a tenth off.
+        """
+        if self.device.type != "cpu":
+            return 0.0
+        width = max(p.size(0) for n, p in self.model.named_parameters() if n.startswith("g_a.0"))
+        if gradient:
+            return 100 + width * (37.0 if self.arch.residual else 19.0)
+        return width * (7.5 if self.arch.residual else 5.5)
+
+    # ------------------------------------------------------------------------------------------------ differentiable
+    def _pad(self, x: Tensor) -> Tensor:
+        s = self.arch.stride
+        height, width = x.shape[2:]
+        check_room(self.bytes_per_pixel(x.requires_grad and torch.is_grad_enabled()), height, width, len(x), "a pass over")
+        x = x.to(self.device, torch.float32).contiguous()  # else the last digits would depend on the layout
+        return F.pad(x, (0, -width % s, 0, -height % s), mode="replicate")
+
+    @own_precision()
+    def walk(self, x: Tensor, surrogate: str | None = "ste", *, rate: bool = True, synthesis: bool = True) -> Walk:
+        """All intermediate tensors of one pass over the padded image (see :func:`nic_helpers.models.walk`)."""
+        check_images(x, SMALLEST_SIDE)
+        quantiser = quantiser_of(surrogate)
+        return walk(self.arch, self.model, self._pad(x), quantiser, rate=rate, synthesis=synthesis, amp=self._amp, exact_ends=True)
+
+    @own_precision()
+    def __call__(self, x: Images, surrogate: str | None = "ste", rate: bool = True) -> CodecOutput | list[CodecOutput]:
+        """Differentiable pass over x [B, 3, H, W] (for a list of [3, H, W]: a list of outputs).
+
+        ``surrogate``: how the gradient gets through rounding: "ste" (round forward, identity backward), "noise"
+        (uniform noise), "identity" (no quantisation), or None (true rounding: the gradient is zero). Context models
+        use their parallel form here; their true reconstruction is :meth:`reconstruct`. Samples that the clamp to [0, 1]
+        holds have no gradient: a picture can get no worse there, and an attack must look elsewhere.
+        ``rate=False`` leaves ``bits`` empty and computes only what the reconstruction needs.
+        """
+        if not isinstance(x, Tensor):
+            return [self(image[None], surrogate, rate) for image in as_images(x)]
+        w = self.walk(x, surrogate, rate=rate)
+        x_hat = w.x_hat[..., : x.size(2), : x.size(3)].clamp(0, 1)
+        bits = {k: v.to(x.device) for k, v in w.bits().items()} if rate else {}
+        return CodecOutput(x_hat.to(x.device), bits, x.size(2) * x.size(3))
+
+    forward = __call__
+
+    @own_precision()
+    def estimated_bpp(self, x: Tensor, surrogate: str | None = "ste") -> Tensor:
+        """Estimated bits per original pixel [B] of x [B, 3, H, W], as in :meth:`__call__`, without the synthesis."""
+        bits = self.walk(x, surrogate, synthesis=False).bits()
+        return sum(bits.values()).to(x.device) / (x.size(2) * x.size(3))
+
+    @by_size
+    def reconstruct(self, x: Images, surrogate: str | None = None) -> Images:
+        """What the receiver would see, [B, 3, H, W] in [0, 1], without coding any bytes.
+
+        With ``surrogate=None`` the true reconstruction (equal to decoding the bytes), without gradient. Otherwise the
+        differentiable one of :meth:`__call__`, without the rate.
+        """
+        if surrogate is not None:
+            return self(x, surrogate, rate=False).x_hat
+        return self._roundtrip(x, encode=False).x_hat
+
+    # -------------------------------------------------------------------------------------------------- real streams
+    def roundtrip(self, x: Images) -> Coded:
+        """Encode for real and return the bitstreams with the encoder's own reconstruction (equal to decoding them)."""
+        if isinstance(x, Tensor):
+            return self._roundtrip(x, encode=True)
+        parts = [self._roundtrip(image[None], encode=True) for image in as_images(x)]
+        return Coded([p.streams[0] for p in parts], [p.x_hat[0] for p in parts])
+
+    def encode(self, x: Images) -> list[bytes]:
+        """One bitstream per image."""
+        images = as_images(x)
+        if isinstance(images, Tensor):
+            return self._roundtrip(images, encode=True, synthesis=False).streams
+        return [self._roundtrip(image[None], encode=True, synthesis=False).streams[0] for image in images]
+
+    @torch.no_grad()
+    @own_precision()
+    def _roundtrip(self, x: Tensor, encode: bool, synthesis: bool = True) -> Coded:
+        check_images(x, SMALLEST_SIDE)
+        height, width = x.shape[2:]
+        if encode:
+            bitstream.check_size(height, width)
+        y = self.model.g_a(self._pad(x))
+        if not (self.arch.means or self.arch.variable or encode):  # the reconstruction needs no entropy model
+            offset = 0.0 if self.arch.side_information else medians(self.model.entropy_bottleneck).double()
+            y_hat, streams = torch.round(y.double() - offset) + offset, []
+        else:
+            z = self.model.h_a(y if self.arch.means else y.abs()) if self.arch.side_information else None
+            latents, streams = [], []
+            for k in range(len(x)):  # image by image: what the range coder sees must not depend on the batch
+                one, strings = self._code(y[k : k + 1], None if z is None else z[k : k + 1], encode)
+                latents.append(one)
+                if encode:
+                    streams.append(bitstream.pack(self.name, self.quality, self.weights.sha256, height, width, strings))
+            y_hat = torch.cat(latents)
+        x_hat = self._synthesise(y_hat, height, width).to(x.device) if synthesis else x
+        return Coded(streams, x_hat)
+
+    def _synthesise(self, y_hat: Tensor, height: int, width: int) -> Tensor:
+        y_hat = y_hat.to(self.device, torch.float32)
+        return self.model.g_s(y_hat)[..., :height, :width].clamp(0, 1)
+
+    def _code(self, y: Tensor, z: Tensor | None, encode: bool) -> tuple[Tensor, tuple[bytes, ...]]:
+        coder = self.coder
+        if z is None:
+            symbols = coder.quantise_bottleneck(y)
+            return coder.dequantise_bottleneck(symbols), (coder.encode_bottleneck(symbols),) if encode else ()
+        symbols = coder.quantise_bottleneck(z)
+        y_hat, y_string = coder.latents(y, coder.dequantise_bottleneck(symbols), encode)
+        return y_hat, (y_string, coder.encode_bottleneck(symbols)) if encode else ()
+
+    def unpack(self, stream: bytes, most_pixels: float = math.inf) -> bitstream.Packet:
+        """The checked parts of one bitstream: image size and one string per branch (y, then z)."""
+        branches = 2 if self.arch.side_information else 1
+        packet = bitstream.unpack(stream, self.name, self.quality, self.weights.sha256, branches)
+        bitstream.check_pixels(packet.height, packet.width, most_pixels, len(stream))
+        self.coder.check_bottleneck(packet.strings[-1], self._bottleneck_shape(packet))
+        return packet
+
+    @torch.no_grad()
+    @own_precision()
+    def decode(self, streams: Sequence[bytes], most_pixels: float = DECODED_PIXELS) -> Images:
+        """Bitstreams -> images on the CPU: [B, 3, H, W] in [0, 1], or a list where sizes differ.
+
+        Raises :class:`nic_helpers.bitstream.BitstreamError` for anything that is not a whole, undamaged stream of this
+        codec, and for one that claims more than ``most_pixels`` or more than its bytes can hold, before the entropy decoder runs.
+        """
+        check_streams(streams)
+        packets = [self.unpack(s, most_pixels) for s in streams]
+        return stack([self._decode(p)[0] for p in packets])
+
+    def _bottleneck_shape(self, packet: bitstream.Packet) -> tuple[int, int]:
+        s, at = self.arch.stride, 64 if self.arch.side_information else 16
+        rows, columns = (-(-side // s) * s // at for side in (packet.height, packet.width))
+        return rows, columns
+
+    def _decode(self, packet: bitstream.Packet) -> Tensor:
+        check_room(self.bytes_per_pixel(False), packet.height, packet.width, doing="decoding")
+        y_hat = self.coder.decode_bottleneck(packet.strings[-1], self._bottleneck_shape(packet))
+        if self.arch.side_information:
+            y_hat = self.coder.decode_latents(packet.strings[0], y_hat)
+        return self._synthesise(y_hat, packet.height, packet.width).cpu()
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu.get_capabilities().get("avx512_bf16", False) if device.type == "cpu" else False

@@ -1,0 +1,239 @@
+"""Where a training run begins from nothing: principal components, or random weights for comparison.
+
+With CompressAI's own random weights Adam loses thousands of steps, in which the latents round to zero.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from compressai.layers import GDN, AttentionBlock, ResidualBlock, ResidualBlockUpsample, ResidualBlockWithStride
+from torch import Tensor, nn
+
+from nic_helpers.codecs.models import ARCHITECTURES, gain
+
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
+
+
+def _near_identity_gdn(model: nn.Module, gamma: float) -> None:
+    """(I)GDN layers with a small diagonal γ: the activations pass almost unchanged at first."""
+    for m in model.modules():
+        if isinstance(m, GDN):
+            m.gamma.data.copy_(m.gamma_reparam.init(gamma * torch.eye(m.gamma.size(0))))
+
+
+def _principal_components(v: Tensor, active: int, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Top ``count`` principal components of the 2×2 blocks of v [B, C, H, W], first ``active`` channels.
+
+    Returns (components [count, active, 2, 2], mean [active, 2, 2], standard deviations [count]).
+    """
+    v = v[:, :active]
+    blocks = v.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).reshape(-1, active * 4).double()
+    mean = blocks.mean(0)
+    variances, vectors = torch.linalg.eigh(torch.cov((blocks - mean).T))
+    order = torch.argsort(variances, descending=True)[:count]
+    parts = vectors[:, order].T.reshape(-1, active, 2, 2)
+    return parts.float(), mean.reshape(active, 2, 2).float(), variances[order].clamp_min(0).sqrt().float()
+
+
+def _set_analysis(conv: nn.Conv2d, parts: Tensor, mean: Tensor, gain: float = 1.0) -> None:
+    """Make a stride-2 convolution compute the principal components of the 2×2 block that it starts at."""
+    count, active = parts.shape[:2]
+    first = conv.kernel_size[0] // 2  # output i looks at inputs 2i − k//2 …, so the block (2i, 2i+1) starts there
+    nn.init.normal_(conv.weight, std=0.02)
+    conv.weight.data[:count] = 0
+    conv.weight.data[:count, :active, first : first + 2, first : first + 2] = gain * parts
+    conv.bias.data.zero_()
+    conv.bias.data[:count] = -gain * (parts * mean).sum((1, 2, 3))
+
+
+def _set_transposed(deconv: nn.ConvTranspose2d, parts: Tensor, mean: Tensor, gain: float = 1.0) -> None:
+    """The inverse of :func:`_set_analysis` as a transposed convolution: blocks from their components."""
+    count, active = parts.shape[:2]
+    first = deconv.kernel_size[0] // 2
+    nn.init.normal_(deconv.weight, std=0.005)
+    deconv.weight.data[:count, :active] = 0
+    deconv.weight.data[:count, :active, first : first + 2, first : first + 2] = parts / gain
+    deconv.bias.data.zero_()
+    deconv.bias.data[:active] = mean.mean((1, 2))
+
+
+def _set_subpel(conv: nn.Conv2d, parts: Tensor, mean: Tensor, gain: float = 1.0) -> None:
+    """The inverse of :func:`_set_analysis` as a convolution followed by PixelShuffle(2)."""
+    count, active = parts.shape[:2]
+    middle = conv.kernel_size[0] // 2
+    nn.init.normal_(conv.weight, std=0.005)
+    conv.weight.data[: 4 * active, :count] = 0
+    conv.weight.data[: 4 * active, :count, middle, middle] = (parts / gain).reshape(count, -1).T
+    conv.bias.data.zero_()
+    conv.bias.data[: 4 * active] = mean.reshape(-1)
+
+
+def close_gate(block: AttentionBlock) -> None:
+    """An attention block that starts all but closed, and can still open: sigmoid(−4) = 0.02."""
+    shrink(block.conv_b[-1], 0.1)
+    block.conv_b[-1].bias.data.fill_(-4.0)
+
+
+def shrink(conv: nn.Module, factor: float) -> None:
+    """Scale a layer's weight and bias."""
+    conv.weight.data.mul_(factor)
+    conv.bias.data.mul_(factor)
+
+
+@torch.no_grad()
+def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) -> None:
+    """Start the transforms as a four-level Karhunen–Loève transform of the training images, and its inverse.
+
+    With random weights the latents round to zero and thousands of steps are lost. Here each stride-2 layer computes the
+    principal components of 2×2 blocks of its input, the synthesis mirrors it, and the last gain sets the quantiser's
+    step to what λ asks for (8 at λ = 0.013, growing as √λ). In Cheng2020's blocks the analysis runs through the main
+    branch, lifted by a bias into LeakyReLU's linear part; the synthesis through the linear ``upsample`` branch; every
+    other residual branch starts small.
+
+    Parameters: x [B, 3, H, W] in [0, 1], a few hundred crops' worth of pixels.
+    """
+    residual = ARCHITECTURES[arch_name].residual
+    # GDN and IGDN undo each other in the plain codecs; in Cheng2020's the linear branch has no IGDN to undo a GDN
+    _near_identity_gdn(model, 1e-4 if residual else 0.01)
+    scale = 8.0 * math.sqrt(lmbda / 0.013)
+    if ARCHITECTURES[arch_name].variable:
+        scale /= float(gain(model))
+        neutral_variable_rate(model)
+    stages = _pca_residual if residual else _pca_plain
+    latents = stages(model, x, scale)
+    start_entropy_model(ARCHITECTURES[arch_name], model, latents)
+
+
+def _pca_plain(model: nn.Module, x: Tensor, gain: float) -> Tensor:
+    v, active = x, 3
+    convs = [m for m in model.g_a if isinstance(m, nn.Conv2d)]
+    deconvs = [m for m in model.g_s if isinstance(m, nn.ConvTranspose2d)][::-1]
+    for layer, module in enumerate(model.g_a):
+        if isinstance(module, nn.Conv2d):
+            k = layer // 2
+            scale = gain if k == len(convs) - 1 else 1.0
+            parts, mean, _ = _principal_components(v, active, min(module.out_channels, 4 * active))
+            _set_analysis(module, parts, mean, scale)
+            _set_transposed(deconvs[k], parts, mean, scale)
+            active = len(parts)
+        v = module(v)
+    return v
+
+
+def _pca_residual(model: nn.Module, x: Tensor, gain: float) -> Tensor:
+    v, active = x, 3
+    downs = [m for m in model.g_a if isinstance(m, (ResidualBlockWithStride, nn.Conv2d))]
+    ups = [m for m in model.g_s if isinstance(m, (ResidualBlockUpsample, nn.Sequential))][::-1]
+    for m in [*model.g_a, *model.g_s]:
+        if isinstance(m, ResidualBlock):
+            shrink(m.conv2, 0.01)
+        elif isinstance(m, AttentionBlock):
+            close_gate(m)
+    for module in model.g_a:
+        if module in downs:
+            k = downs.index(module)
+            last = k == len(downs) - 1
+            width = module.out_channels if last else module.conv1.out_channels
+            parts, mean, spread = _principal_components(v, active, min(width, 4 * active))
+            up = ups[k][0] if isinstance(ups[k], nn.Sequential) else ups[k].upsample[0]
+            _set_subpel(up, parts, mean, gain if last else 1.0)
+            if last:
+                _set_analysis(module, parts, mean, gain)
+            else:
+                _set_analysis(module.conv1, parts, mean)
+                lift = torch.zeros(width)
+                lift[: len(parts)] = 5 * spread
+                module.conv1.bias.data.add_(lift)
+                nn.init.normal_(module.conv2.weight, std=0.005)
+                module.conv2.weight.data[: len(parts)] = 0
+                index = torch.arange(len(parts))
+                module.conv2.weight.data[index, index, 1, 1] = 1.0
+                module.conv2.bias.data.copy_(-lift)
+                shrink(module.skip, 0.002)
+            active = len(parts)
+        v = module(v)
+    for up in ups:
+        if isinstance(up, ResidualBlockUpsample):
+            shrink(up.conv, 0.01)
+    return v
+
+
+def start_entropy_model(arch, model: nn.Module, latent: Tensor) -> None:
+    """Scales start at the latents' standard deviations, means at zero, z at a spread of about 2."""
+    spread = latent.std((0, 2, 3)).clamp_min(0.11)
+    if not arch.side_information:
+        # the bottleneck's density is about init_scale wide: scale its input by the latents' own spread
+        model.entropy_bottleneck.matrices[0].data.add_(torch.log(10.0 / (2 * spread))[:, None, None].clamp(-2, 4))
+        wide = (5 * spread).clamp_min(2)
+        model.entropy_bottleneck.quantiles.data[:, 0, 0] = -wide
+        model.entropy_bottleneck.quantiles.data[:, 0, 2] = wide
+        return
+    # latents differ in size by a factor of hundreds: every layer starts with inputs and outputs of about the same size
+    whitened = latent / spread[:, None, None]
+    z = _unit_variance(model.h_a, whitened if arch.means else whitened.abs(), 2.0)
+    model.h_a[0].weight.data.div_(spread[:, None, None])
+    hidden = _unit_variance(model.h_s, torch.round(z), 0.1)
+    last = [layer for layer in model.h_s if isinstance(layer, CONVOLUTIONS)][-1]
+    if arch.context:
+        nn.init.normal_(model.context_prediction.weight)
+        model.context_prediction.weight.data.mul_(0.3 / model.context_prediction(whitened).std())
+        model.context_prediction.weight.data.div_(spread[:, None, None])
+        _unit_variance(model.entropy_parameters, torch.cat((hidden, model.context_prediction(latent)), 1), 0.1)
+        last = model.entropy_parameters[-1]
+    sizes = torch.cat((spread, spread)) if arch.means else spread
+    rows = (slice(None), None, None, None) if isinstance(last, nn.Conv2d) else (None, slice(None), None, None)
+    last.weight.data.mul_(sizes[rows])
+    last.bias.data[: len(spread)] = spread
+
+
+def neutral_variable_rate(model: nn.Module) -> None:
+    """z's step starts at 1 for every gain, the reconstruction offsets at 0."""
+    shrink(model.gayn2zqstep[-2], 0.01)
+    model.gayn2zqstep[-2].bias.fill_(math.log(math.e - 1))  # softplus gives 1
+    shrink(model.QuantABCD[-1], 0.01)
+
+
+@torch.no_grad()
+def random_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) -> None:
+    """Random weights that keep the variance from layer to layer, for comparison with :func:`pca_initialise`.
+
+    Every convolution is Gaussian and scaled so that its output has unit variance on the images x [B, 3, H, W]
+    (layer-sequential unit variance: Mishkin & Matas, ICLR 2016); the last one of the analysis is scaled to the spread
+    that λ asks for, the last one of the synthesis to the images' own. Plain (GDN) codecs only.
+    """
+    arch = ARCHITECTURES[arch_name]
+    if arch.residual:
+        raise ValueError(f"the random start is for the plain codecs, not {arch_name}")
+    latents = _unit_variance(model.g_a, x, 8.0 * math.sqrt(lmbda / 0.013))
+    _unit_variance(model.g_s, latents, float(x.std()))
+    model.g_s[-1].bias.data.fill_(float(x.mean()))
+    start_entropy_model(arch, model, latents)
+
+
+@torch.no_grad()
+def _unit_variance(chain: nn.Sequential, v: Tensor, last: float) -> Tensor:
+    """Random weights with outputs of unit variance on v, of standard deviation ``last`` at the end; what comes out."""
+    convolutions = [inner for layer in chain if isinstance(inner := first_of(layer), CONVOLUTIONS)]
+    for layer in chain:
+        inner = first_of(layer)
+        if inner in convolutions:
+            nn.init.normal_(inner.weight)
+            nn.init.zeros_(inner.bias)
+            inner.weight.mul_((last if inner is convolutions[-1] else 1.0) / inner(v).std())
+        v = layer(v)
+    return v
+
+
+def first_of(layer: nn.Module) -> nn.Module:
+    """The layer itself, or the convolution before a pixel shuffle."""
+    return layer[0] if isinstance(layer, nn.Sequential) else layer
+
+
+def default_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) -> None:
+    """CompressAI's own random weights, as they are: what everybody else begins from."""
+
+
+#: Where a run that begins from nothing begins: name -> a function of (architecture, model, images, λ).
+INITIALISE = {"pca": pca_initialise, "random": random_initialise, "default": default_initialise}
