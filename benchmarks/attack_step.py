@@ -67,7 +67,7 @@ def bare(codec: NeuralCodec, x: torch.Tensor, precision: str, steps: int) -> Cal
 
 def plain(codec: NeuralCodec, x: torch.Tensor, steps: int) -> Callable[[], None]:
     """A loop as it is often written, image by image."""
-    model = codec.arch.build(*codec.weights.widths).to(x.device).train()
+    model = codec.arch.build(*codec.arch.widths_of(codec.weights.state)).to(x.device).train()
     torch.nn.Module.load_state_dict(model, dict(codec.model.named_parameters()), strict=False)
     options = {"stage": 2, "s": codec.quality - 1} if codec.arch.variable else {}
     target = codec.reconstruct(x)

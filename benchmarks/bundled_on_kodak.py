@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from nic_helpers import load_codec, metrics, stats
 from nic_helpers.codecs.classical import CLASSICAL
-from nic_helpers.codecs.models import ARCHITECTURES
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.weights import bundled_name, checkpoints_dir, load_weights, manifest
 from nic_helpers.course import reference
 from nic_helpers.image_sets import load_named_images

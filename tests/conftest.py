@@ -6,16 +6,20 @@ import contextlib
 import functools
 import http.server
 import threading
+from unittest import mock
 
 import pytest
 import torch
+from channelwise import ChannelWise
 
 from nic_helpers import load_codec, load_images
 from nic_helpers.codecs.checkpoints import Weights
-from nic_helpers.codecs.models import ARCHITECTURES
 from nic_helpers.codecs.neural import NeuralCodec
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.training.start import pca_initialise
 
+#: The architectures, and one written as a user would.
+KINDS_OF_CODECS = ARCHITECTURES | {ChannelWise.name: ChannelWise}
 WIDTHS = {"cheng2020-anchor": (12,), "cheng2020-attn": (12,)}
 
 
@@ -41,16 +45,17 @@ def cheng() -> NeuralCodec:
 def untrained(arch: str) -> NeuralCodec:
     """A small codec of an architecture with its principal-component start, no training."""
     torch.manual_seed(0)
-    model = ARCHITECTURES[arch].build(*WIDTHS.get(arch, (12, 16)))
-    model.level = 2
+    kind = KINDS_OF_CODECS[arch]
+    model = kind.build(*WIDTHS.get(arch, (12, 16)))
     crops = torch.stack([im[:, :128, :128] for im in load_images("bundled")])
-    pca_initialise(arch, model, crops, 0.0067)
-    return NeuralCodec(arch, 3, Weights(model.state_dict(), "test", arch, "ab" * 32, 0.0067), torch.device("cpu"))
+    pca_initialise(arch if arch in ARCHITECTURES else "mbt2018-mean", model, crops, 0.0067)
+    with mock.patch.dict(ARCHITECTURES, {arch: kind}):
+        return NeuralCodec(arch, 3, Weights(model.state_dict(), "test", arch, "ab" * 32, 0.0067), torch.device("cpu"))
 
 
-@pytest.fixture(params=list(ARCHITECTURES))
+@pytest.fixture(params=list(KINDS_OF_CODECS))
 def any_codec(request) -> NeuralCodec:
-    """An untrained codec of each architecture."""
+    """An untrained codec of each architecture, and of one that the package has not got."""
     return untrained(request.param)
 
 

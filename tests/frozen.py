@@ -17,9 +17,9 @@ import torch
 from conftest import untrained
 
 from nic_helpers import attacks, load_codec, load_images, metrics
-from nic_helpers.codecs.models import ARCHITECTURES
 from nic_helpers.codecs.neural import NeuralCodec
 from nic_helpers.codecs.quantisers import QUANTISERS
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.images import to_uint8
 from nic_helpers.objectives import Distortion, Joint, Rate
 

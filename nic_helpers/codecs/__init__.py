@@ -10,8 +10,8 @@ from nic_helpers.codecs.base import Codec, CodecOutput, Coded, real_bpp, stack
 from nic_helpers.codecs.bitstream import BitstreamError
 from nic_helpers.codecs.classical import CLASSICAL
 from nic_helpers.codecs.load import available_qualities, codec_names, load_codec
-from nic_helpers.codecs.models import ARCHITECTURES
 from nic_helpers.codecs.neural import NeuralCodec
+from nic_helpers.codecs.registry import ARCHITECTURES
 
 __all__ = [
     "ARCHITECTURES",

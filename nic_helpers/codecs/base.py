@@ -62,6 +62,13 @@ def gradients_possible() -> Iterator[None]:
         yield
 
 
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device computes with it, so that it pays."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu.get_capabilities().get("avx512_bf16", False) if device.type == "cpu" else False
+
+
 def by_size(method):
     """Let a method on [B, 3, H, W] also take a list of [3, H, W] of any sizes, and give lists back."""
 

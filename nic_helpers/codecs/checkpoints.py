@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from nic_helpers.codecs.models import LAMBDAS
+from nic_helpers.codecs.architecture import LAMBDAS
 
 #: Coding tables are rebuilt after loading, never trusted from a file; GDN's constants belong to the code.
 _REBUILT = (
@@ -57,13 +57,6 @@ class Weights:
     lmbda: float  # of the loss R + λ·255²·MSE; NaN where it is not known, or the loss another
     card: dict[str, str] = field(default_factory=dict, repr=False)
     metric: str = "mse"  # the distortion it was trained for
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """N and M (the arguments of ``Architecture.build``), read off the tensors' shapes."""
-        if "g_a.0.conv1.weight" in self.state:
-            return self.state["g_a.0.conv1.weight"].size(0), self.state["h_a.0.weight"].size(1)
-        return self.state["g_a.0.weight"].size(0), self.state["g_a.6.weight"].size(0)
 
 
 def read_weights(path: Path, source: str = "file", quality: int = 0, expected: str | None = None) -> Weights:

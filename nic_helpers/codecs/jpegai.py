@@ -19,10 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nic_helpers.codecs.base import SMALLEST_SIDE, Codec, CodecOutput, Coded, Images, by_size
+from nic_helpers.codecs.base import SMALLEST_SIDE, Codec, CodecOutput, Coded, Images, by_size, has_bfloat16
 from nic_helpers.codecs.bitstream import DECODED_PIXELS
 from nic_helpers.codecs.checkpoints import Weights
-from nic_helpers.codecs.neural import has_bfloat16
 from nic_helpers.codecs.quantisers import quantiser_of
 from nic_helpers.images import check_images
 from nic_helpers.memory import keep_freed_memory

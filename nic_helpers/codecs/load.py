@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nic_helpers.codecs.models import ARCHITECTURES
 from nic_helpers.codecs.neural import NeuralCodec
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.weights import COLLECTIONS, bundled_qualities, load_weights
 from nic_helpers.settings import get_device
 

@@ -1,10 +1,4 @@
-"""Neural codecs behind one protocol, with real bitstreams and a differentiable path.
-
-codec = load_codec("bmshj2018-hyperprior", quality=3)
-streams = codec.encode(x)          # list[bytes], one per image
-y = codec.decode(streams)          # what the receiver sees
-out = codec(x)                     # x_hat and estimated bits, differentiable
-"""
+"""Learned codecs: an architecture with weights, real bitstreams and a differentiable path."""
 
 from __future__ import annotations
 
@@ -13,7 +7,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nic_helpers.codecs import bitstream
@@ -26,14 +19,15 @@ from nic_helpers.codecs.base import (
     by_size,
     check_streams,
     gradients_possible,
+    has_bfloat16,
     own_precision,
     stack,
 )
 from nic_helpers.codecs.bitstream import DECODED_PIXELS
 from nic_helpers.codecs.checkpoints import Weights
-from nic_helpers.codecs.entropy import EntropyCoder
-from nic_helpers.codecs.models import ARCHITECTURES, Walk, medians, walk
-from nic_helpers.codecs.quantisers import quantiser_of
+from nic_helpers.codecs.coders import EntropyCoder, Walk, walk
+from nic_helpers.codecs.quantisers import quantiser_of, round_true
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.images import as_images, check_images
 from nic_helpers.memory import check_room, keep_freed_memory
 
@@ -55,22 +49,19 @@ class NeuralCodec(Codec):
         if device.type == "cpu":
             keep_freed_memory()
         self.lmbda = weights.lmbda
-        self.arch = ARCHITECTURES[name]
+        kind = ARCHITECTURES[name]
         try:
-            model = self.arch.build(*weights.widths)
+            model = kind.build(*kind.widths_of(weights.state))
             missing, unexpected = nn.Module.load_state_dict(model, weights.state, strict=False)
         except (KeyError, RuntimeError, TypeError) as error:
             raise ValueError(f"{weights.file} does not fit {name}: {error}") from error
         missing = [k for k in missing if k in dict(model.named_parameters())]
         if missing or unexpected:
             raise ValueError(f"{weights.file} does not fit {name}: missing {missing[:3]}, unexpected {unexpected[:3]}")
-        if self.arch.variable:
-            model.level = quality - 1
-        else:
-            model.update(force=True)
         self.model = model.to(device).eval().requires_grad_(False)
+        self.arch = kind(self.model, quality)
+        self._differentiated = self.arch  # in the precision in which gradients are taken
         self._coder: EntropyCoder | None = None
-        self._amp: torch.dtype | None = None
         self._quick: dict[str, NeuralCodec] = {}
 
     def __repr__(self) -> str:
@@ -83,16 +74,15 @@ class NeuralCodec(Codec):
 
     @property
     def activation_bytes(self) -> float:
-        """Of a pixel, while a gradient is taken: about 50·N in the plain codecs, 150·N in Cheng2020 (N: the width)."""
-        width = max((p.size(0) for n, p in self.model.named_parameters() if n.startswith("g_a.0")), default=192)
-        return width * (150 if self.arch.residual else 50)
+        """Of a pixel, while a gradient is taken: as the architecture says."""
+        return self.arch.width() * self.arch.activations
 
     @property
     @gradients_possible()
     def coder(self) -> EntropyCoder:
         """The exact entropy coder, built at first use."""
         if self._coder is None:
-            self._coder = EntropyCoder(self.arch, self.model)
+            self._coder = EntropyCoder(self.arch)
         return self._coder
 
     @gradients_possible()
@@ -101,46 +91,39 @@ class NeuralCodec(Codec):
 
         ``precision``: "float32", "bfloat16", or "auto", bfloat16 where the hardware computes with it. Its values differ
         in the last digits (a symbol here and there rounds the other way), so report none of them: use the codec itself.
-        The layout of Cheng2020's model stays, as channels-last has crashed its training.
         """
         if precision == "auto":
             precision = "bfloat16" if has_bfloat16(self.device) else "float32"
-        if precision == "float32" and self.arch.residual:
+        if precision == "float32" and not self.arch.channels_last:
             return self
         if precision not in self._quick:
-            twin = copy.copy(self)
-            twin._amp = torch.bfloat16 if precision == "bfloat16" else None
-            if not self.arch.residual:
+            twin, kind = copy.copy(self), type(self.arch)
+            if self.arch.channels_last:
                 twin.model = copy.deepcopy(self.model).to(memory_format=torch.channels_last)
+            amp = torch.bfloat16 if precision == "bfloat16" else None
+            twin.arch = kind(twin.model, self.quality)
+            twin._differentiated = kind(twin.model, self.quality, amp=amp, exact_ends=True)
             self._quick[precision] = twin
         return self._quick[precision]
 
     def bytes_per_pixel(self, gradient: bool) -> float:
-        """About the memory that a pass takes on a CPU, with what its ``gradient`` needs or without (0 on other devices).
-
-        Measured at 512×768 pixels, widths of 48 to 128, on every architecture: at most a tenth off.
-        """
-        if self.device.type != "cpu":
-            return 0.0
-        width = max(p.size(0) for n, p in self.model.named_parameters() if n.startswith("g_a.0"))
-        if gradient:
-            return 100 + width * (37.0 if self.arch.residual else 19.0)
-        return width * (7.5 if self.arch.residual else 5.5)
+        """About the memory that a pass takes on a CPU, with what its ``gradient`` needs or without (0 on other devices)."""
+        return self.arch.bytes_per_pixel(gradient) if self.device.type == "cpu" else 0.0
 
     # ------------------------------------------------------------------------------------------------ differentiable
     def _pad(self, x: Tensor) -> Tensor:
-        s = self.arch.stride
         height, width = x.shape[2:]
         check_room(self.bytes_per_pixel(x.requires_grad and torch.is_grad_enabled()), height, width, len(x), "a pass over")
         x = x.to(self.device, torch.float32).contiguous()  # else the last digits would depend on the layout
-        return F.pad(x, (0, -width % s, 0, -height % s), mode="replicate")
+        return self.arch.pad(x)
 
     @own_precision()
-    def walk(self, x: Tensor, surrogate: str | None = "ste", *, rate: bool = True, synthesis: bool = True) -> Walk:
-        """All intermediate tensors of one pass over the padded image (see :func:`nic_helpers.models.walk`)."""
+    def walk(self, x: Tensor, surrogate: str | None = "ste", *, rate: bool = True, synthesis: bool = True, set_to=None) -> Walk:
+        """All intermediate tensors of one pass over the padded image (see :func:`nic_helpers.codecs.coders.walk`); with ``set_to``
+        some branches of the entropy model are set from outside (:class:`nic_helpers.codecs.coders.Do`)."""
         check_images(x, SMALLEST_SIDE)
         quantiser = quantiser_of(surrogate)
-        return walk(self.arch, self.model, self._pad(x), quantiser, rate=rate, synthesis=synthesis, amp=self._amp, exact_ends=True)
+        return walk(self._differentiated, self._pad(x), quantiser, rate=rate, synthesis=synthesis, set_to=set_to)
 
     @own_precision()
     def __call__(self, x: Images, surrogate: str | None = "ste", rate: bool = True) -> CodecOutput | list[CodecOutput]:
@@ -200,15 +183,14 @@ class NeuralCodec(Codec):
         height, width = x.shape[2:]
         if encode:
             bitstream.check_size(height, width)
-        y = self.model.g_a(self._pad(x))
-        if not (self.arch.means or self.arch.variable or encode):  # the reconstruction needs no entropy model
-            offset = 0.0 if self.arch.side_information else medians(self.model.entropy_bottleneck).double()
-            y_hat, streams = torch.round(y.double() - offset) + offset, []
-        else:
-            z = self.model.h_a(y if self.arch.means else y.abs()) if self.arch.side_information else None
-            latents, streams = [], []
+        y = self.arch.analysis(self._pad(x))
+        y_hat, streams = None, []
+        if self.arch.parallel_is_exact and not encode:
+            y_hat = self.arch.latents(y.double(), round_true)
+        if y_hat is None:
+            z, latents = self.arch.hyper(y), []
             for k in range(len(x)):  # image by image: what the range coder sees must not depend on the batch
-                one, strings = self._code(y[k : k + 1], None if z is None else z[k : k + 1], encode)
+                one, strings = self.coder.encode(y[k : k + 1], None if z is None else z[k : k + 1], encode)
                 latents.append(one)
                 if encode:
                     streams.append(bitstream.pack(self.name, self.quality, self.weights.sha256, height, width, strings))
@@ -218,23 +200,13 @@ class NeuralCodec(Codec):
 
     def _synthesise(self, y_hat: Tensor, height: int, width: int) -> Tensor:
         y_hat = y_hat.to(self.device, torch.float32)
-        return self.model.g_s(y_hat)[..., :height, :width].clamp(0, 1)
-
-    def _code(self, y: Tensor, z: Tensor | None, encode: bool) -> tuple[Tensor, tuple[bytes, ...]]:
-        coder = self.coder
-        if z is None:
-            symbols = coder.quantise_bottleneck(y)
-            return coder.dequantise_bottleneck(symbols), (coder.encode_bottleneck(symbols),) if encode else ()
-        symbols = coder.quantise_bottleneck(z)
-        y_hat, y_string = coder.latents(y, coder.dequantise_bottleneck(symbols), encode)
-        return y_hat, (y_string, coder.encode_bottleneck(symbols)) if encode else ()
+        return self.arch.synthesis(y_hat)[..., :height, :width].clamp(0, 1)
 
     def unpack(self, stream: bytes, most_pixels: float = math.inf) -> bitstream.Packet:
         """The checked parts of one bitstream: image size and one string per branch (y, then z)."""
-        branches = 2 if self.arch.side_information else 1
-        packet = bitstream.unpack(stream, self.name, self.quality, self.weights.sha256, branches)
+        packet = bitstream.unpack(stream, self.name, self.quality, self.weights.sha256, len(self.arch.branches))
         bitstream.check_pixels(packet.height, packet.width, most_pixels, len(stream))
-        self.coder.check_bottleneck(packet.strings[-1], self._bottleneck_shape(packet))
+        self.coder.check(packet.strings, self.arch.shapes(packet.height, packet.width))
         return packet
 
     @torch.no_grad()
@@ -249,20 +221,7 @@ class NeuralCodec(Codec):
         packets = [self.unpack(s, most_pixels) for s in streams]
         return stack([self._decode(p)[0] for p in packets])
 
-    def _bottleneck_shape(self, packet: bitstream.Packet) -> tuple[int, int]:
-        s, at = self.arch.stride, 64 if self.arch.side_information else 16
-        rows, columns = (-(-side // s) * s // at for side in (packet.height, packet.width))
-        return rows, columns
-
     def _decode(self, packet: bitstream.Packet) -> Tensor:
         check_room(self.bytes_per_pixel(False), packet.height, packet.width, doing="decoding")
-        y_hat = self.coder.decode_bottleneck(packet.strings[-1], self._bottleneck_shape(packet))
-        if self.arch.side_information:
-            y_hat = self.coder.decode_latents(packet.strings[0], y_hat)
+        y_hat = self.coder.decode(packet.strings, self.arch.shapes(packet.height, packet.width))
         return self._synthesise(y_hat, packet.height, packet.width).cpu()
-
-
-def has_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu.get_capabilities().get("avx512_bf16", False) if device.type == "cpu" else False

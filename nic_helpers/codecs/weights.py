@@ -22,8 +22,9 @@ from compressai.zoo.image import model_urls
 from compressai.zoo.image import root_url as ZOO_URL
 from compressai.zoo.image_vbr import model_urls as variable_rate_urls
 
+from nic_helpers.codecs.architecture import LAMBDAS
 from nic_helpers.codecs.checkpoints import Weights, read_weights
-from nic_helpers.codecs.models import ARCHITECTURES, LAMBDAS
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.settings import data_dir
 
 MANIFEST = "manifest.json"

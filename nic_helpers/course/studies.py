@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from nic_helpers import attacks
-from nic_helpers.codecs.models import ARCHITECTURES
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.weights import bundled_qualities
 from nic_helpers.course.begin import PROFILES, build_dir
 from nic_helpers.objectives import DIRECTIONS, Rate

@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from nic_helpers import attacks
 from nic_helpers.codecs.checkpoints import Weights
-from nic_helpers.codecs.models import ARCHITECTURES
 from nic_helpers.codecs.neural import NeuralCodec
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.image_sets import load_images
 from nic_helpers.metrics import before_after
 from nic_helpers.settings import get_device

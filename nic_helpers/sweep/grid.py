@@ -21,7 +21,7 @@ from nic_helpers.attacks.base import Attack
 from nic_helpers.codecs.base import SMALLEST_SIDE
 from nic_helpers.codecs.classical import CLASSICAL
 from nic_helpers.codecs.load import available_qualities, codec_names, load_codec
-from nic_helpers.codecs.models import ARCHITECTURES
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.weights import COLLECTIONS
 from nic_helpers.image_sets import BUNDLED, KODAK, image_files
 from nic_helpers.sweep.unit import (

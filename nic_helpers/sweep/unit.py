@@ -22,10 +22,11 @@ from torch import Tensor
 
 from nic_helpers import __version__
 from nic_helpers.attacks.base import Attack
+from nic_helpers.codecs.architecture import Architecture
 from nic_helpers.codecs.base import Coded
 from nic_helpers.codecs.classical import CLASSICAL
 from nic_helpers.codecs.load import load_codec
-from nic_helpers.codecs.models import ARCHITECTURES
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.weights import expected_sha256
 from nic_helpers.image_sets import ImageSet
 from nic_helpers.images import pixels_sha256
@@ -152,7 +153,7 @@ def relative_cost(unit: Unit) -> float:
     """How long a unit takes beside others: gradient evaluations and codings, weighed by what a codec's layers cost."""
 
     def weight(name: str) -> float:
-        return 3.0 if name in ARCHITECTURES and ARCHITECTURES[name].residual else 1.0
+        return ARCHITECTURES[name].activations / Architecture.activations if name in ARCHITECTURES else 1.0
 
     attack = expected_gradients(unit.attack, unit.objective) * sum(weight(n) for n, _ in unit.attacked)
     return len(unit.images) * (attack + 4 * sum(weight(n) for n, _ in unit.measured))

@@ -7,7 +7,8 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
-from nic_helpers.codecs.models import ARCHITECTURES, LAMBDAS
+from nic_helpers.codecs.architecture import LAMBDAS
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.weights import bundle
 from nic_helpers.training import recipes
 from nic_helpers.training.optimisers import NAMES

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nic_helpers.codecs.checkpoints import read_weights, save_weights
-from nic_helpers.codecs.models import ARCHITECTURES
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.training.start import INITIALISE
 
 
@@ -17,7 +17,8 @@ def read_run(path: Path) -> tuple[str, nn.Module, float]:
     """(architecture, model, λ) of a run's state or of exported weights."""
     if path.suffix == ".safetensors":
         w = read_weights(path)
-        name, widths, lmbda, parameters = w.card["arch"], w.widths, w.lmbda, w.state
+        name, lmbda, parameters = w.card["arch"], w.lmbda, w.state
+        widths = ARCHITECTURES[name].widths_of(parameters)
     else:
         state = torch.load(path, map_location="cpu", weights_only=True)
         settings = json.loads(state["settings"])

@@ -6,37 +6,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nic_helpers.codecs.models import Architecture, walk
+from nic_helpers.codecs.coders import walk
 from nic_helpers.codecs.quantisers import add_noise, round_ste
+from nic_helpers.training.kinds import Kind, quality_of
 from nic_helpers.training.settings import Settings
 
 
 def rate_distortion_loss(
-    arch: Architecture, model: nn.Module, x: Tensor, lmbda: float, amp=None, quantise=add_noise, synthesise=None
+    arch: Kind, model: nn.Module, x: Tensor, lmbda: float, amp=None, quantise=add_noise, synthesise=None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, bpp, mse): R + λ·255²·MSE, R in bits per pixel, MSE on [0, 1].
 
     ``quantise`` stands for rounding in the rate; ``synthesise`` (default: the same) in what the synthesis sees.
     """
-    w = walk(arch, model, x, quantise, amp=amp, synthesise=synthesise)
+    w = walk(arch(model, quality_of(lmbda), amp=amp), x, quantise, see=synthesise)
     bpp = sum(b.sum() for b in w.bits().values()) / (x.size(0) * x.size(2) * x.size(3))
     mse = F.mse_loss(w.x_hat, x)
     return bpp + lmbda * 255**2 * mse, bpp, mse
 
 
-def rate_loss(arch: Architecture, model: nn.Module, y: Tensor, side_weight: float = 1.0):
+def rate_loss(arch: Kind, model: nn.Module, y: Tensor, side_weight: float = 1.0):
     """(loss, bpp, not a number): the rate alone, of given latents y [B, M, h, w] of pixels 16 times finer.
 
     ``side_weight``: how much the side information's bits count in the loss. An untrained hyperprior is of no use yet,
     and if its bits cost their full price from the start it learns to send nothing, and stays there.
     """
-    w = walk(arch, model, None, add_noise, y=y, synthesis=False)
+    w = walk(arch(model), None, add_noise, y=y, synthesis=False)
     bits = {k: b.sum() / (y.size(0) * y.size(2) * y.size(3) * 256) for k, b in w.bits().items()}
     loss = bits["y"] + side_weight * bits.get("z", 0.0)
     return loss, sum(bits.values()), torch.tensor(float("nan"))
 
 
-def train_step(s: Settings, arch: Architecture, model: nn.Module, batch: Tensor, lmbda: float, step: int = 0):
+def train_step(s: Settings, arch: Kind, model: nn.Module, batch: Tensor, lmbda: float, step: int = 0):
     """(loss, bpp, mse) of one step of a run, ready for ``backward``: on images [B, 3, H, W], or on latents [B, M, h, w]
     where the entropy model learns alone."""
     if s.only:

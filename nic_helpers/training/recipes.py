@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from nic_helpers.codecs.models import ARCHITECTURES
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.weights import bundle, check_origin
 from nic_helpers.training.losses import train_step
 from nic_helpers.training.settings import Settings

@@ -20,13 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from nic_helpers.codecs.models import ARCHITECTURES, LAMBDAS, Architecture
+from nic_helpers.codecs.architecture import LAMBDAS
 from nic_helpers.codecs.quantisers import round_true
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.memory import keep_freed_memory
 from nic_helpers.training.centring import Centring
 from nic_helpers.training.data import Crops, Latents
 from nic_helpers.training.export import export, read_run
 from nic_helpers.training.imitate import imitate_hyperprior
+from nic_helpers.training.kinds import Kind
 from nic_helpers.training.losses import rate_distortion_loss, train_step
 from nic_helpers.training.optimisers import optimiser_of
 from nic_helpers.training.settings import Settings
@@ -50,7 +52,7 @@ def _write_atomically(path: Path, write) -> None:
 
 
 @torch.no_grad()
-def validate(arch: Architecture, model: nn.Module, images: Crops, quality: int, size: int = 256) -> dict[str, float]:
+def validate(arch: Kind, model: nn.Module, images: Crops, quality: int, size: int = 256) -> dict[str, float]:
     """Loss, estimated bpp and PSNR (dB, of the mean MSE) on the centre crops of a folder, with true rounding.
 
     A variable-rate codec's are means over its qualities up to the given one.
@@ -207,7 +209,7 @@ def train(
     return state_path
 
 
-def _initialise(s: Settings, arch: Architecture, model: nn.Module, crops: Crops) -> None:
+def _initialise(s: Settings, arch: Kind, model: nn.Module, crops: Crops) -> None:
     enough = 2**22 // s.crop**2 if s.start == "pca" else 2**19 // s.crop**2  # 4 Mpx of crops, or ½
     x = crops.batch(max(1, enough), s.crop, s.seed, 2**31)
     if s.start in INITIALISE:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from nic_helpers.codecs.models import ARCHITECTURES, LAMBDAS
+from nic_helpers.codecs.architecture import LAMBDAS
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.training.optimisers import NAMES
 
 

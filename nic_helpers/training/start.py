@@ -11,7 +11,9 @@ import torch
 from compressai.layers import GDN, AttentionBlock, ResidualBlock, ResidualBlockUpsample, ResidualBlockWithStride
 from torch import Tensor, nn
 
-from nic_helpers.codecs.models import ARCHITECTURES, gain
+from nic_helpers.codecs.kamisli2024 import gain
+from nic_helpers.codecs.registry import ARCHITECTURES
+from nic_helpers.training.kinds import context, means, quality_of, residual, side_information
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
@@ -94,14 +96,14 @@ def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) ->
 
     Parameters: x [B, 3, H, W] in [0, 1], a few hundred crops' worth of pixels.
     """
-    residual = ARCHITECTURES[arch_name].residual
+    in_blocks = residual(ARCHITECTURES[arch_name])
     # GDN and IGDN undo each other in the plain codecs; in Cheng2020's the linear branch has no IGDN to undo a GDN
-    _near_identity_gdn(model, 1e-4 if residual else 0.01)
+    _near_identity_gdn(model, 1e-4 if in_blocks else 0.01)
     scale = 8.0 * math.sqrt(lmbda / 0.013)
     if ARCHITECTURES[arch_name].variable:
-        scale /= float(gain(model))
+        scale /= float(gain(model, quality_of(lmbda)))
         neutral_variable_rate(model)
-    stages = _pca_residual if residual else _pca_plain
+    stages = _pca_residual if in_blocks else _pca_plain
     latents = stages(model, x, scale)
     start_entropy_model(ARCHITECTURES[arch_name], model, latents)
 
@@ -163,7 +165,7 @@ def _pca_residual(model: nn.Module, x: Tensor, gain: float) -> Tensor:
 def start_entropy_model(arch, model: nn.Module, latent: Tensor) -> None:
     """Scales start at the latents' standard deviations, means at zero, z at a spread of about 2."""
     spread = latent.std((0, 2, 3)).clamp_min(0.11)
-    if not arch.side_information:
+    if not side_information(arch):
         # the bottleneck's density is about init_scale wide: scale its input by the latents' own spread
         model.entropy_bottleneck.matrices[0].data.add_(torch.log(10.0 / (2 * spread))[:, None, None].clamp(-2, 4))
         wide = (5 * spread).clamp_min(2)
@@ -172,17 +174,17 @@ def start_entropy_model(arch, model: nn.Module, latent: Tensor) -> None:
         return
     # latents differ in size by a factor of hundreds: every layer starts with inputs and outputs of about the same size
     whitened = latent / spread[:, None, None]
-    z = _unit_variance(model.h_a, whitened if arch.means else whitened.abs(), 2.0)
+    z = _unit_variance(model.h_a, whitened if means(arch) else whitened.abs(), 2.0)
     model.h_a[0].weight.data.div_(spread[:, None, None])
     hidden = _unit_variance(model.h_s, torch.round(z), 0.1)
     last = [layer for layer in model.h_s if isinstance(layer, CONVOLUTIONS)][-1]
-    if arch.context:
+    if context(arch):
         nn.init.normal_(model.context_prediction.weight)
         model.context_prediction.weight.data.mul_(0.3 / model.context_prediction(whitened).std())
         model.context_prediction.weight.data.div_(spread[:, None, None])
         _unit_variance(model.entropy_parameters, torch.cat((hidden, model.context_prediction(latent)), 1), 0.1)
         last = model.entropy_parameters[-1]
-    sizes = torch.cat((spread, spread)) if arch.means else spread
+    sizes = torch.cat((spread, spread)) if means(arch) else spread
     rows = (slice(None), None, None, None) if isinstance(last, nn.Conv2d) else (None, slice(None), None, None)
     last.weight.data.mul_(sizes[rows])
     last.bias.data[: len(spread)] = spread
@@ -204,7 +206,7 @@ def random_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float)
     that λ asks for, the last one of the synthesis to the images' own. Plain (GDN) codecs only.
     """
     arch = ARCHITECTURES[arch_name]
-    if arch.residual:
+    if residual(arch):
         raise ValueError(f"the random start is for the plain codecs, not {arch_name}")
     latents = _unit_variance(model.g_a, x, 8.0 * math.sqrt(lmbda / 0.013))
     _unit_variance(model.g_s, latents, float(x.std()))

@@ -13,14 +13,13 @@ import torch.nn.functional as F
 from compressai.layers import GDN, AttentionBlock, ResidualBlock, ResidualBlockUpsample
 from torch import Tensor, nn
 
-from nic_helpers.codecs.models import Architecture, gain
+from nic_helpers.codecs.kamisli2024 import gain
+from nic_helpers.training.kinds import Kind, context, means, quality_of, residual, side_information
 from nic_helpers.training.start import CONVOLUTIONS, close_gate, first_of, neutral_variable_rate, shrink, start_entropy_model
 
 
 @torch.no_grad()
-def begin_from(
-    arch: Architecture, model: nn.Module, lmbda: float, start: Architecture, old: nn.Module, old_lmbda: float, x: Tensor
-) -> None:
+def begin_from(arch: Kind, model: nn.Module, lmbda: float, start: Kind, old: nn.Module, old_lmbda: float, x: Tensor) -> None:
     """Start ``model`` (of ``arch``, for λ) from the trained ``old`` one (of ``start``, for its own λ).
 
     What fits is taken over: the transforms always (narrowed where ``model`` is), the entropy model where both have the
@@ -28,25 +27,25 @@ def begin_from(
     parameters of mbt2018-mean through. The rest starts as in :func:`pca_initialise`, from the latents that the
     transforms now give on the images x [B, 3, H, W]. Raises ValueError where the transforms do not match.
     """
-    if arch.residual != start.residual:
+    if residual(arch) != residual(start):
         raise ValueError(f"{arch.name} cannot begin from {start.name}: their transforms have no layer in common")
     if arch.variable and not start.variable and _widths(old) != _widths(model):
         narrow = start.build(*_widths(model))
         begin_from(start, narrow, old_lmbda, start, old, old_lmbda, x)
         old = narrow
-    same_entropy_model = (arch.side_information, arch.means, arch.context, arch.residual, arch.variable) == (
-        start.side_information,
-        start.means,
-        start.context,
-        start.residual,
+    same_entropy_model = (side_information(arch), means(arch), context(arch), residual(arch), arch.variable) == (
+        side_information(start),
+        means(start),
+        context(start),
+        residual(start),
         start.variable,
     )
     if not start.variable:  # whose gain has the factor
         factor = math.sqrt(lmbda / old_lmbda)
-        _rescale_latents(start, old, factor / float(gain(model)) if arch.variable else factor)
+        _rescale_latents(start, old, factor / float(gain(model, quality_of(lmbda))) if arch.variable else factor)
     n, m = _widths(model)
     more = m - _widths(old)[1]
-    if more > 0 and not (arch.residual and same_entropy_model and n <= _widths(old)[0]):
+    if more > 0 and not (residual(arch) and same_entropy_model and n <= _widths(old)[0]):
         raise ValueError(f"{arch.name} with {m} latents cannot begin from {start.name} with {_widths(old)[1]}")
     if more > 0:
         narrow = arch.build(n, m - more)
@@ -62,13 +61,13 @@ def begin_from(
             nn.Module.load_state_dict(model, rest, strict=False)
     if same_entropy_model:
         return
-    if arch.variable and not (start.means or start.context) and start.side_information:
+    if arch.variable and not (means(start) or context(start)) and side_information(start):
         for part in ("h_a", "h_s"):
             getattr(model, part).load_state_dict(getattr(old, part).state_dict())
         _start_variable_rate(old, model)
         return
     y = model.g_a(x)
-    if arch.context and start.means and not arch.residual and _widths(old) == _widths(model):
+    if context(arch) and means(start) and not residual(arch) and _widths(old) == _widths(model):
         for part in ("h_a", "h_s", "entropy_bottleneck"):
             nn.Module.load_state_dict(getattr(model, part), dict(getattr(old, part).named_parameters()), strict=False)
         _pass_through(model, y)
@@ -154,7 +153,7 @@ def _pass_through(model: nn.Module, y: Tensor) -> None:
         layer.weight.data[rows, positive], layer.weight.data[rows, negative] = sign * both, -sign * both
 
 
-def _rescale_latents(arch: Architecture, model: nn.Module, factor: float) -> None:
+def _rescale_latents(arch: Kind, model: nn.Module, factor: float) -> None:
     """Make the latents larger by ``factor`` (the quantiser's step finer), everything else unchanged.
 
     The last analysis layer is scaled up and the first synthesis layer down; so are what reads or predicts latents.
@@ -173,17 +172,17 @@ def _rescale_latents(arch: Architecture, model: nn.Module, factor: float) -> Non
             layer.upsample[0].weight.div_(factor)
             break
         _scale_biases(layer, factor)
-    if not arch.side_information:
+    if not side_information(arch):
         first = model.entropy_bottleneck.matrices[0]  # the density's first layer: softplus(first)·y
         first.copy_(torch.log(torch.expm1(F.softplus(first) / factor)))
         model.entropy_bottleneck.quantiles.mul_(factor)
         return
     model.h_a[0].weight.div_(factor)
-    if arch.context:
+    if context(arch):
         model.context_prediction.weight.div_(factor)
         shrink(model.entropy_parameters[-1], factor)
     else:
-        shrink(model.h_s[-1] if arch.means else model.h_s[-2], factor)
+        shrink(model.h_s[-1] if means(arch) else model.h_s[-2], factor)
 
 
 def _scale_biases(block: nn.Module, factor: float) -> None:
@@ -199,27 +198,27 @@ def _scale_biases(block: nn.Module, factor: float) -> None:
 # up for the others by least squares. ``mix`` [kept, all] always gives every channel of the wide codec from those kept.
 
 
-def _narrow(arch: Architecture, old: nn.Module, new: nn.Module, x: Tensor, with_entropy_model: bool) -> None:
+def _narrow(arch: Kind, old: nn.Module, new: nn.Module, x: Tensor, with_entropy_model: bool) -> None:
     """Fill a narrower codec from a wider one of the same transforms: the latents that carry most, layers that span."""
     y = old.g_a(x)
     y_hat, m = torch.round(y), _latent_channels(new)
     keep = _largest(y_hat.var((0, 2, 3)), m)
     pick = torch.eye(y.size(1))[keep]
-    narrow = _narrow_residual if arch.residual else _narrow_chain
+    narrow = _narrow_residual if residual(arch) else _narrow_chain
     narrow(old.g_a, new.g_a, x, torch.eye(3), keep)
     narrow(old.g_s, new.g_s, y_hat, pick, torch.arange(3))
-    if not (with_entropy_model and arch.side_information):
+    if not (with_entropy_model and side_information(arch)):
         return
-    y = y if arch.means else y.abs()
+    y = y if means(arch) else y.abs()
     z = old.h_a(y)
     keep_z = _largest(torch.round(z).var((0, 2, 3)), new.h_a[-1].out_channels)
     _narrow_chain(old.h_a, new.h_a, y, pick, keep_z)
-    both = torch.cat((keep, keep + y.size(1))) if arch.means else keep
+    both = torch.cat((keep, keep + y.size(1))) if means(arch) else keep
     z_hat = torch.round(z)
     _narrow_chain(old.h_s, new.h_s, z_hat, torch.eye(z.size(1))[keep_z], both)
     for a, b in zip(old.entropy_bottleneck.parameters(), new.entropy_bottleneck.parameters(), strict=True):
         b.copy_(a[keep_z])
-    if arch.context:
+    if context(arch):
         _copy_rows(old.context_prediction, new.context_prediction, both, pick)
         merged = torch.cat((old.h_s(z_hat), old.context_prediction(y_hat)), 1)
         picked = torch.eye(merged.size(1))[torch.cat((both, both + 2 * y.size(1)))]

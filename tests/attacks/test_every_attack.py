@@ -9,7 +9,7 @@ from test_adaptive import Rolled
 from test_ascent import Spoilt
 
 from nic_helpers import attacks, load_codec, load_images
-from nic_helpers.codecs.models import ARCHITECTURES
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.images import to_8bit
 from nic_helpers.objectives import Distortion, Joint, Together
 

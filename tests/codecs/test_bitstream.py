@@ -9,7 +9,7 @@ import torch
 from nic_helpers import defences, load_codec
 from nic_helpers.codecs import bitstream
 from nic_helpers.codecs.bitstream import BitstreamError, pack, unpack
-from nic_helpers.codecs.entropy import EntropyCoder
+from nic_helpers.codecs.coders import EntropyCoder
 
 SHA = "12" * 32
 
@@ -98,13 +98,13 @@ def test_crafted_strings_with_a_valid_checksum_do_not_crash_the_process():
 def claiming(codec, height, width, length):
     """A stream of about ``length`` bytes with a valid checksum that claims a size."""
     words = b"\x7f\xff\xff\xff" * (length // 4)
-    strings = (words, words) if codec.arch.side_information else (words,)
+    strings = (words,) * len(codec.arch.branches)
     return pack(codec.name, codec.quality, codec.weights.sha256, height, width, strings)
 
 
 @pytest.mark.parametrize("size", [(8192, 8192), (2048, 2048), (65535, 1024), (1024, 65535)])
 def test_a_few_bytes_cannot_claim_a_large_image(size, any_codec, monkeypatch):
-    monkeypatch.setattr(EntropyCoder, "decode_bottleneck", lambda *a: pytest.fail("the entropy decoder ran"))
+    monkeypatch.setattr(EntropyCoder, "decode", lambda *a: pytest.fail("the entropy decoder ran"))
     began = time.monotonic()
     for most in (bitstream.DECODED_PIXELS, float("inf")):
         with pytest.raises(BitstreamError, match=r"too short for the size|most that are decoded"):
@@ -140,10 +140,10 @@ def test_no_bundled_encoder_comes_near_the_bound_on_flat_grey(name, pixels_a_byt
     codec.unpack(stream)
     for shorter in (2, 3, 40):  # the same size in fewer bytes
         string = b"\0\0\0\0" * (len(codec.unpack(stream).strings[-1]) // 4 // shorter)
-        fewest = codec.coder.bottleneck.fewest_bits.sum() * len(grey[0, 0]) ** 2 / (64**2 if codec.arch.side_information else 16**2)
+        fewest = codec.coder.tables.fewest_bits.sum() * len(grey[0, 0]) ** 2 / codec.arch.branches[codec.arch.bottlenecks[0]] ** 2
         if 8 * len(string) < 0.98 * fewest:
             with pytest.raises(BitstreamError, match="too short for the size"):
-                codec.coder.check_bottleneck(string, codec._bottleneck_shape(codec.unpack(stream)))
+                codec.coder.check((*codec.unpack(stream).strings[:-1], string), codec.arch.shapes(1024, 1024))
 
 
 def test_impossible_sizes_are_refused_on_both_sides():

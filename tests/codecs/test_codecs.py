@@ -6,8 +6,8 @@ from conftest import KINDS, MODES, untrained
 from nic_helpers import attacks, load_codec, load_images, metrics
 from nic_helpers.codecs.base import real_bpp
 from nic_helpers.codecs.checkpoints import Weights
-from nic_helpers.codecs.models import ARCHITECTURES
 from nic_helpers.codecs.neural import NeuralCodec
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.metrics import psnr
 
 

@@ -14,8 +14,9 @@ from conftest import untrained
 
 from nic_helpers import load_codec, objectives
 from nic_helpers.codecs import load, weights
+from nic_helpers.codecs.architecture import LAMBDAS
 from nic_helpers.codecs.checkpoints import save_weights
-from nic_helpers.codecs.models import ARCHITECTURES, LAMBDAS
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.weights import bundle, checkpoints_dir, load_weights, manifest
 
 

@@ -7,8 +7,9 @@ import torch
 from test_training import folder  # noqa: F401
 
 from nic_helpers.codecs import weights
+from nic_helpers.codecs.architecture import LAMBDAS
 from nic_helpers.codecs.checkpoints import read_weights
-from nic_helpers.codecs.models import ARCHITECTURES, LAMBDAS
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.settings import data_dir
 from nic_helpers.training import __main__ as training
 from nic_helpers.training import recipes

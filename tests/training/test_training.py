@@ -12,8 +12,9 @@ from PIL import Image
 
 from nic_helpers import load_images
 from nic_helpers.codecs.checkpoints import read_weights
-from nic_helpers.codecs.models import ARCHITECTURES, walk
+from nic_helpers.codecs.coders import walk
 from nic_helpers.codecs.quantisers import round_true
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.weights import load_weights
 from nic_helpers.images import to_pil
 from nic_helpers.training.centring import Centring
