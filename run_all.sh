@@ -4,4 +4,4 @@ set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$root/.ci/environment.sh"
 prepare_environment "$root"
-exec "$PYTHON" -P -m nic_helpers.runner "$@"
+exec "$PYTHON" -P -m nic_helpers.course.runner "$@"

@@ -147,7 +147,7 @@ def before_after(
     Columns, with C the codec and Q a full-reference quality (``psnr`` in dB, ``ssim``, ``ms_ssim``):
     ``Q_clean`` Q(x, C(x)) · ``Q_source`` Q(x, C(x')) · ``Q_own`` Q(x', C(x')) · ``Q_recon`` Q(C(x), C(x')) ·
     ``Q_input`` Q(x, x') · ``Q_oracle`` Q(C(x), x') · ``delta_source``, ``delta_own``, ``delta_amp`` (dB; with a suffix
-    ``_ssim``, ``_ms_ssim`` for the others), where ``delta_amp`` is the amplification, for PSNR the vulnerability index of Chen & Ma 2023 ·
+    ``_ssim``, ``_ms_ssim`` for the others), where ``delta_amp`` is the amplification (Chen & Ma's vulnerability index) ·
     ``psnr_drop_percent`` · ``delta_d``, ``delta_d_rel`` the rise of the codec's own MSE on the 0–255 scale ·
     ``bpp_clean``, ``bpp_attacked`` (real bytes over original pixels), ``delta_r``, ``delta_r_rel``, ``bpp_ratio`` ·
     ``linf``, ``rms`` of the perturbation · ``blow_up`` (psnr_recon below 15 dB).

@@ -4,7 +4,7 @@
 ``NIC_KODAK_DIR``   a folder with kodim01.png … kodim24.png, instead of downloading them
 ``NIC_KODAK_URL``   a mirror of the Kodak images
 ``NIC_ZOO_URL``     a mirror of CompressAI's model zoo
-``NIC_JPEGAI_DIR``  a folder with the networks of JPEG AI's verification model 3.3 (see :mod:`nic_helpers.jpegai`)
+``NIC_JPEGAI_DIR``  a folder with the networks of JPEG AI's verification model 3.3 (see :mod:`nic_helpers.codecs.jpegai`)
 ``NIC_SWEEP_HOURS`` how long notebooks 08 and 09 may compute rows of their studies (default: until all are there)
 ``NIC_KEEP_MEMORY`` ``0``: give memory back to the system after each step (see :mod:`nic_helpers.memory`)
 ``NIC_CHECK_MEMORY`` ``0``: do not refuse images that need more memory than is free (same place)

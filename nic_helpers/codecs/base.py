@@ -122,7 +122,7 @@ class Codec:
     weights: Weights | None = None
     #: Whether it draws something at random for an image.
     random: bool = False
-    #: Bytes of activations a pixel while a gradient is taken, for :func:`nic_helpers.ascent.batch_size`: the largest there is.
+    #: Bytes of activations a pixel while a gradient is taken, for :func:`nic_helpers.attacks.base.batch_size`: the largest there is.
     activation_bytes: float = 150 * 192
 
     def __repr__(self) -> str:
@@ -212,7 +212,7 @@ def check_codec(codec) -> None:
             "model.state_dict(), path) and load them with load_codec(name, quality, path)"
         )
     raise TypeError(
-        f"{type(codec).__name__} is no codec: it lacks {', '.join(missing)}. Derive its class from nic_helpers.codec_base.Codec, "
+        f"{type(codec).__name__} is no codec: it lacks {', '.join(missing)}. Derive its class from nic_helpers.codecs.base.Codec, "
         "which has a default for all but name, quality and __call__ (docs/adding-a-codec.md)"
     )
 

@@ -2,7 +2,7 @@
 
 The image formats are Pillow's; HEVC, VVC and JPEG XL are those of the ffmpeg that imageio-ffmpeg brings
 (IMAGEIO_FFMPEG_EXE names another). A standard's reference software is plugged in by
-:class:`nic_helpers.command.CommandCodec`.
+:class:`nic_helpers.codecs.files.CommandCodec`.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def load_codec(
     "bundled" (in this repository), "random-start" (there too: counterparts that began from random weights), "zoo"
     (CompressAI's, downloaded once) or the path of a file. ``device``: default
     the first GPU, else the CPU. ``lmbda``, ``metric``: the loss that a file's weights were trained for, where the file does not say
-    so itself: λ of R + λ·255²·MSE, and "mse" or "ms-ssim" (see :func:`nic_helpers.weights.load_weights`). Raises ValueError naming
+    so itself: λ of R + λ·255²·MSE, and "mse" or "ms-ssim" (see :func:`nic_helpers.codecs.weights.load_weights`). Raises ValueError naming
     what there is for an unknown name, quality or weights.
     """
     from nic_helpers.codecs.classical import CLASSICAL, ClassicalCodec

@@ -58,6 +58,8 @@ class NeuralCodec(Codec):
         missing = [k for k in missing if k in dict(model.named_parameters())]
         if missing or unexpected:
             raise ValueError(f"{weights.file} does not fit {name}: missing {missing[:3]}, unexpected {unexpected[:3]}")
+        if not kind.variable:
+            model.update(force=True)  # for CompressAI's own coder: ours makes tables of its own
         self.model = model.to(device).eval().requires_grad_(False)
         self.arch = kind(self.model, quality)
         self._differentiated = self.arch  # in the precision in which gradients are taken

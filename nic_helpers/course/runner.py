@@ -1,6 +1,6 @@
 """The headless run: papermill through the notebooks in order, with a table at the end.
 
-python -P -m nic_helpers.runner --profile quick     (what ./run_all.sh calls)
+python -P -m nic_helpers.course.runner --profile quick     (what ./run_all.sh calls)
 """
 
 from __future__ import annotations

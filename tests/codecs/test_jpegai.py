@@ -177,7 +177,7 @@ def test_any_of_the_networks_is_loaded_by_name(folder, monkeypatch):
 
 def test_the_package_needs_neither_onnx_nor_the_folder_until_they_are_asked_for():
     code = (
-        "import sys; sys.modules['onnx'] = sys.modules['onnx2torch'] = None; import nic_helpers, nic_helpers.jpegai; "
+        "import sys; sys.modules['onnx'] = sys.modules['onnx2torch'] = None; import nic_helpers, nic_helpers.codecs.jpegai; "
         "nic_helpers.load_codec('jpeg')"
     )
     env = {k: v for k, v in os.environ.items() if k != "NIC_JPEGAI_DIR"}

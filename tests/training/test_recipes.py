@@ -93,7 +93,10 @@ def test_a_recipe_runs_side_by_side_in_order_and_only_once(recipe, folder, tmp_p
     assert {n: s["step"] for n, s in states.items()} == {"wide": 6, "narrow": 4, "means": 4, "alone": 4}
     card = read_weights(out / "narrow" / "weights.safetensors").card
     assert [s["start"] for s in json.loads(card["stages"])] == ["pca", "wide"]
-    assert weights.load_weights("bmshj2018-hyperprior", 3).widths == (6, 8)  # it was bundled
+    assert ARCHITECTURES["bmshj2018-hyperprior"].widths_of(weights.load_weights("bmshj2018-hyperprior", 3).state) == (
+        6,
+        8,
+    )  # it was bundled
     rows = list(csv.DictReader((out / "narrow" / "log.csv").open()))
     assert [r["step"] for r in rows] == ["2", "4"] and all(float(r["val_loss_ema"]) > 0 for r in rows)
     moved = {n: (out / n / "state.pt").stat().st_mtime_ns for n in states}
@@ -197,7 +200,7 @@ def test_the_bundled_recipe_makes_every_bundled_file():
         found = read_weights(weights.checkpoints_dir() / name)
         last = json.loads(found.card["stages"])[-1]
         s = r.settings
-        assert found.widths == s.widths
+        assert ARCHITECTURES[s.arch].widths_of(found.state) == s.widths
         assert (last["steps"], last["batch"], last["crop"], last["lr"]) == (r.stop, s.batch, s.crop, s.lr), name
 
 

@@ -53,7 +53,7 @@ def test_a_finer_step_before_rounding_changes_nothing_but_the_step(arch, crops):
     """Without rounding the pictures are equal; with it they get better and cost more."""
     old, new = untrained(arch).model, start(arch, widths_of(arch), arch, crops, lmbda=LAMBDAS[6])
     with torch.no_grad():
-        a, b = (walk(ARCHITECTURES[arch], m, crops, lambda v, offset=0.0: v, rate=False).x_hat for m in (old, new))
+        a, b = (walk(ARCHITECTURES[arch](m, 3), crops, lambda v, offset=0.0: v, rate=False).x_hat for m in (old, new))
     torch.testing.assert_close(a, b, atol=1e-3, rtol=0)
     (bpp_old, psnr_old), (bpp_new, psnr_new) = (measure(arch, m, crops) for m in (old, new))
     assert bpp_new > 1.2 * bpp_old and psnr_new > psnr_old
@@ -79,7 +79,7 @@ def test_more_latents_leave_the_picture_as_it_was(crops):
     old = untrained("cheng2020-anchor").model
     wide = start("cheng2020-anchor", (12, 20), "cheng2020-anchor", crops)
     with torch.no_grad():
-        a, b = (walk(ARCHITECTURES["cheng2020-anchor"], m, crops, round_true) for m in (old, wide))
+        a, b = (walk(ARCHITECTURES["cheng2020-anchor"](m), crops, round_true) for m in (old, wide))
     torch.testing.assert_close(a.x_hat, b.x_hat, atol=1e-4, rtol=0)
     torch.testing.assert_close(a.likelihoods["y"], b.likelihoods["y"][:, :12], atol=1e-3, rtol=1e-3)
     assert b.y[:, 12:].std() > 0.5
@@ -121,7 +121,7 @@ def test_the_random_start_keeps_the_variance(crops):
     model = ARCHITECTURES["bmshj2018-hyperprior"].build(12, 16)
     random_initialise("bmshj2018-hyperprior", model, crops, 0.0067)
     with torch.no_grad():
-        w = walk(ARCHITECTURES["bmshj2018-hyperprior"], model, crops, round_true)
+        w = walk(ARCHITECTURES["bmshj2018-hyperprior"](model), crops, round_true)
     assert float(w.y.std()) == pytest.approx(8 * (0.0067 / 0.013) ** 0.5, rel=0.05)
     assert float(w.x_hat.mean()) == pytest.approx(float(crops.mean()), abs=0.3)
     with pytest.raises(ValueError, match="random start"):
