@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from nic_helpers.codecs import bitstream
+from nic_helpers.codecs.architecture import Architecture
 from nic_helpers.codecs.base import (
     SMALLEST_SIDE,
     Codec,
@@ -63,6 +64,7 @@ class NeuralCodec(Codec):
         self.model = model.to(device).eval().requires_grad_(False)
         self.arch = kind(self.model, quality)
         self._differentiated = self.arch  # in the precision in which gradients are taken
+        self._latents: tuple[Callable[[Tensor], Tensor], str] | None = None  # what the sender does to y, and its name
         self._coder: EntropyCoder | None = None
         self._quick: dict[str, NeuralCodec] = {}
 
@@ -72,7 +74,28 @@ class NeuralCodec(Codec):
     @property
     def label(self) -> str:
         """Short name for tables and legends."""
-        return f"{self.name} q{self.quality}"
+        return f"{self.name} q{self.quality}" + (f", {self._latents[1]}" if self._latents else "")
+
+    def with_latents(self, change: Callable[[Tensor], Tensor], named: str) -> NeuralCodec:
+        """The same codec whose sender puts its latents y [B, M, h, w] through ``change`` before they are coded."""
+        before = self._latents
+        twin = copy.copy(self)
+        twin._latents = (
+            change if before is None else lambda y: change(before[0](y)),
+            named if before is None else f"{before[1]}, {named}",
+        )
+        twin._quick = {}
+        return twin
+
+    @own_precision()
+    def latents(self, x: Tensor) -> Tensor:
+        """The latents y [B, M, h, w] that the sender makes of images [B, 3, H, W], before they are quantised."""
+        check_images(x, SMALLEST_SIDE)
+        return self._analysed(self.arch, self._pad(x))
+
+    def _analysed(self, arch: Architecture, padded: Tensor) -> Tensor:
+        y = arch.analysis(padded)
+        return y if self._latents is None else self._latents[0](y)
 
     @property
     def activation_bytes(self) -> float:
@@ -125,7 +148,8 @@ class NeuralCodec(Codec):
         some branches of the entropy model are set from outside (:class:`nic_helpers.codecs.coders.Do`)."""
         check_images(x, SMALLEST_SIDE)
         quantiser = quantiser_of(surrogate)
-        return walk(self._differentiated, self._pad(x), quantiser, rate=rate, synthesis=synthesis, set_to=set_to)
+        y = self._analysed(self._differentiated, self._pad(x))
+        return walk(self._differentiated, None, quantiser, y=y, rate=rate, synthesis=synthesis, set_to=set_to)
 
     @own_precision()
     def __call__(self, x: Images, surrogate: str | None = "ste", rate: bool = True) -> CodecOutput | list[CodecOutput]:
@@ -185,7 +209,7 @@ class NeuralCodec(Codec):
         height, width = x.shape[2:]
         if encode:
             bitstream.check_size(height, width)
-        y = self.arch.analysis(self._pad(x))
+        y = self._analysed(self.arch, self._pad(x))
         y_hat, streams = None, []
         if self.arch.parallel_is_exact and not encode:
             y_hat = self.arch.latents(y.double(), round_true)

@@ -11,7 +11,29 @@ attacked image is another one, and the sender draws anew for it. An evaluation w
 """
 
 from nic_helpers.defences.base import Defence, Defended
-from nic_helpers.defences.preprocess import BitDepth
-from nic_helpers.defences.reversible import Flip
+from nic_helpers.defences.ensemble import SelfEnsemble, TwoWay
+from nic_helpers.defences.online import OnlineUpdate, Refine
+from nic_helpers.defences.preprocess import BitDepth, JPEGPass, Resize
+from nic_helpers.defences.reversible import ColourOrder, Flip, RandomEnsemble, Roll, Rotate
+from nic_helpers.defences.verify import RateCap, VerifyOrFallBack
+from nic_helpers.defences.zone import SafeZone
 
-__all__ = ["BitDepth", "Defence", "Defended", "Flip"]
+__all__ = [
+    "BitDepth",
+    "ColourOrder",
+    "Defence",
+    "Defended",
+    "Flip",
+    "JPEGPass",
+    "OnlineUpdate",
+    "RandomEnsemble",
+    "RateCap",
+    "Refine",
+    "Resize",
+    "Roll",
+    "Rotate",
+    "SafeZone",
+    "SelfEnsemble",
+    "TwoWay",
+    "VerifyOrFallBack",
+]

@@ -1,14 +1,4 @@
-"""Defences: a step before a codec and one after it make another codec, which is coded, attacked and measured like any.
-
-safe = defences.BitDepth(bits=5)(defences.Flip(seed=0)(codec))     # they nest
-streams = safe.encode(x); y = safe.decode(streams)                 # three bytes more a defence: the choice, and a check
-
-A random defence draws for an image from (its seed, the image's 8-bit content): the same alone and in a batch, now and in a year. An
-attacked image is another one, and the sender draws anew for it. An evaluation wants to see the attack and not the draw:
-``safe.for_images(x)`` is the codec that draws for an attacked version what it draws for the image itself. Attacks,
-``metrics.before_after`` and sweeps do so by themselves; an attack on ``safe`` thus knows the draw, and one on
-``attacks.eot(safe, draws)``, the mean over other draws, doesn't.
-"""
+"""What all defences share: the two steps, the way taken, and the codec that they make."""
 
 from __future__ import annotations
 
@@ -38,6 +28,11 @@ class Defence:
     differentiable: ClassVar[bool] = True
     seed = 0
 
+    @property
+    def random(self) -> bool:
+        """Whether the way is drawn; else :meth:`way` finds it."""
+        return self.choices > 1
+
     def before(self, x: Tensor, k: int) -> Tensor:
         """What the sender does to an image before it is coded."""
         return x
@@ -46,30 +41,31 @@ class Defence:
         """What the receiver does to the decoded image."""
         return x_hat
 
+    def sender(self, x: Tensor, k: int, codec: Codec) -> Tensor:
+        """The sender's step where it needs the codec, too."""
+        return self.before(x, k)
+
+    def way(self, image: Tensor, codec: Codec) -> int:
+        """The way that the sender takes for an image [3, H, W], where it is not drawn."""
+        return 0
+
+    def pixels(self, height: int, width: int, k: int) -> int:
+        """How many pixels :meth:`after` makes of a decoded picture."""
+        return height * width
+
     def __call__(self, codec: Codec) -> Defended:
         """The codec behind this defence."""
         return Defended(codec, self, self.seed)
 
 
-class Defended(Around):
-    """A codec behind a defence ``how``: an object with ``choices``, ``differentiable``, ``before(x, k)`` and ``after(x_hat, k)``.
+class Behind(Around):
+    """A codec behind something whose bitstream is the way taken, a check, and an inner stream (:func:`pack`)."""
 
-    A bitstream is the way taken (one byte), a checksum that also says which defence it is of (two), and the codec's own.
-    Estimated bits are the codec's alone. Raises TypeError for a ``how`` that lacks one of these, ValueError for choices that a
-    byte doesn't hold.
-    """
-
-    def __init__(self, codec: Codec, how, seed: int = 0):
+    def __init__(self, codec: Codec, how):
         super().__init__(codec)
-        missing = [m for m in ("choices", "differentiable", "before", "after") if m not in dir(how)]
-        if missing:
-            raise TypeError(f"{how!r} is no defence: it lacks {', '.join(missing)}. Derive its class from defences.Defence")
-        if how.choices not in range(1, 257):
-            raise ValueError(f"{how!r} has {how.choices!r} choices: one byte holds 1 to 256")
-        self.how, self.random = how, codec.random or how.choices > 1
-        self._draws: tuple = (seed,)
-        self._nesting = (_text(how), *(codec._nesting if isinstance(codec, Defended) else ()))
-        self._known: list[tuple[Tensor, str]] = []
+        self.how = how
+        #: What it stands behind, the outermost first: sender and receiver must agree on it.
+        self.nesting: tuple[str, ...] = (said(how), *(codec.nesting if isinstance(codec, Behind) else ()))
 
     def __repr__(self) -> str:
         return f"{self.how!r}({self.codec!r})"
@@ -79,13 +75,32 @@ class Defended(Around):
         """Short name for tables and legends."""
         return f"{self.codec.label}, {self.how!r}"
 
+
+class Defended(Behind):
+    """A codec behind a defence ``how``.
+
+    A bitstream is the way taken (one byte), a checksum that also says which defence it is of (two), and the codec's own.
+    Estimated bits are the codec's alone. Raises TypeError for a ``how`` that is no :class:`Defence`, ValueError for choices that a
+    byte doesn't hold.
+    """
+
+    def __init__(self, codec: Codec, how: Defence, seed: int = 0):
+        if not isinstance(how, Defence):
+            raise TypeError(f"{how!r} is no defence: derive its class from defences.Defence, with before(x, k) and after(x_hat, k)")
+        if how.choices not in range(1, 257):
+            raise ValueError(f"{how!r} has {how.choices!r} choices: one byte holds 1 to 256")
+        super().__init__(codec, how)
+        self.random = codec.random or how.random
+        self._draws: tuple = (seed,)
+        self._known: list[tuple[Tensor, str]] = []
+
     # ------------------------------------------------------------------------------------------------------ the draws
     def choice(self, image: Tensor) -> int:
         """The way taken for one image [3, H, W]."""
-        if self.how.choices == 1:
-            return 0
+        if not self.how.random:
+            return self.how.way(image, self.codec)
         # the nesting is in it, so that two flips, one in the other, draw apart
-        drawn = hashlib.sha256(repr((self._draws, self._nesting, self._identity(image))).encode()).digest()
+        drawn = hashlib.sha256(repr((self._draws, self.nesting, self._identity(image))).encode()).digest()
         return int.from_bytes(drawn[:8], "big") % self.how.choices
 
     def _identity(self, image: Tensor) -> str:
@@ -114,7 +129,7 @@ class Defended(Around):
         check_images(x)
         other = copy.copy(self)
         other._known = [(image.detach(), self._identity(image)) for image in x]
-        seen = [self.how.before(image[None], other.choice(image))[0] for image, _ in other._known]
+        seen = [self.how.sender(image[None], other.choice(image), self.codec)[0] for image, _ in other._known]
         other.codec = self.codec.for_images(seen)
         return other
 
@@ -135,7 +150,7 @@ class Defended(Around):
             return [self(image[None], surrogate, rate) for image in x]
 
         def through(part: Tensor, k: int) -> list:
-            out = self.codec(self._through(self.how.before, part, k), surrogate, rate)
+            out = self.codec(self._through(self._sender, part, k), surrogate, rate)
             x_hat = self._through(self.how.after, out.x_hat, k)
             return [(x_hat[n], {b: v[n] for b, v in out.bits.items()}) for n in range(len(part))]
 
@@ -147,10 +162,13 @@ class Defended(Around):
         """The codec's estimated bits per original pixel [B]."""
 
         def through(part: Tensor, k: int) -> Tensor:
-            seen = self._through(self.how.before, part, k)
+            seen = self._through(self._sender, part, k)
             return self.codec.estimated_bpp(seen, surrogate) * (seen[0, 0].numel() / part[0, 0].numel())
 
         return torch.stack(self._each(x, through))
+
+    def _sender(self, x: Tensor, k: int) -> Tensor:
+        return self.how.sender(x, k, self.codec)
 
     def _through(self, step: Callable[[Tensor, int], Tensor], v: Tensor, k: int) -> Tensor:
         if self.how.differentiable:
@@ -170,7 +188,7 @@ class Defended(Around):
             return self(x, surrogate, rate=False).x_hat
 
         def through(part: Tensor, k: int) -> Tensor:
-            return self.how.after(self.codec.reconstruct(self.how.before(part, k)), k)
+            return self.how.after(self.codec.reconstruct(self._sender(part, k)), k)
 
         with torch.no_grad():
             return torch.stack(self._each(x, through))
@@ -183,7 +201,7 @@ class Defended(Around):
             return Coded([p.streams[0] for p in parts], [p.x_hat[0] for p in parts])
 
         def through(part: Tensor, k: int) -> list:
-            coded = self.codec.roundtrip(self.how.before(part, k))
+            coded = self.codec.roundtrip(self._sender(part, k))
             return list(zip([self._pack(k, s) for s in coded.streams], self.how.after(coded.x_hat, k), strict=True))
 
         with torch.no_grad():
@@ -195,45 +213,60 @@ class Defended(Around):
         if not isinstance(x, Tensor):
             return [self.encode(image[None])[0] for image in x]
         with torch.no_grad():
-            return self._each(x, lambda part, k: [self._pack(k, s) for s in self.codec.encode(self.how.before(part, k))])
+            return self._each(x, lambda part, k: [self._pack(k, s) for s in self.codec.encode(self._sender(part, k))])
 
     @torch.no_grad()
     def decode(self, streams: Sequence[bytes], most_pixels: float = DECODED_PIXELS) -> Images:
         """Bitstreams -> images on the CPU: [B, 3, H, W] in [0, 1], or a list where sizes differ. The receiver needs no seed.
 
-        Raises :class:`nic_helpers.bitstream.BitstreamError` for a damaged stream, one of another defence or nesting, and what
+        Raises :class:`nic_helpers.codecs.bitstream.BitstreamError` for a damaged stream, one of another defence or nesting, and what
         the codec itself refuses.
         """
         check_streams(streams)
         images = []
         for k, inner in map(self._unpack, streams):
             x_hat = self.codec.decode([inner], most_pixels)[0]
+            if self.how.pixels(*x_hat.shape[1:], k) > most_pixels:
+                raise BitstreamError(
+                    f"{self.how!r} makes more than the {most_pixels} pixels of it that are the most that are decoded"
+                )
             images.append(self.how.after(x_hat[None], k)[0])
         return stack(images)
 
-    def _check(self, body: bytes) -> bytes:
-        """Two bytes: a CRC that starts at the nesting's own. Started elsewhere it is another, whatever the body."""
-        start = binascii.crc_hqx(repr(self._nesting).encode(), 0)
-        return binascii.crc_hqx(body, start).to_bytes(2, "big")
-
     def _pack(self, k: int, inner: bytes) -> bytes:
-        return bytes([k]) + self._check(bytes([k]) + inner) + inner
+        return pack(k, inner, self.nesting)
 
     def _unpack(self, stream: bytes) -> tuple[int, bytes]:
-        if not isinstance(stream, (bytes, bytearray, memoryview)):
-            raise TypeError(f"a bitstream is bytes, got {type(stream).__name__}")
-        stream = bytes(stream)
-        if len(stream) <= 3 or stream[1:3] != self._check(stream[:1] + stream[3:]):
-            raise BitstreamError(
-                f"not a whole, undamaged bitstream behind {' of '.join(self._nesting)}: damaged, cut off, or made by "
-                "another defence, or the same in another order"
-            )
-        if stream[0] >= self.how.choices:
-            raise BitstreamError(f"the bitstream claims way {stream[0]} of {self.how!r}, which has {self.how.choices}")
-        return stream[0], stream[3:]
+        return unpack(stream, self.how.choices, self.nesting)
 
 
-def _text(how) -> str:
+def _check(body: bytes, nesting: tuple[str, ...]) -> bytes:
+    """Two bytes: a CRC that starts at the nesting's own. Started elsewhere it is another, whatever the body."""
+    start = binascii.crc_hqx(repr(nesting).encode(), 0)
+    return binascii.crc_hqx(body, start).to_bytes(2, "big")
+
+
+def pack(k: int, inner: bytes, nesting: tuple[str, ...]) -> bytes:
+    """A defended codec's bitstream: the way taken, a check that also says behind which defences, and the inner stream."""
+    return bytes([k]) + _check(bytes([k]) + inner, nesting) + inner
+
+
+def unpack(stream: bytes, choices: int, nesting: tuple[str, ...]) -> tuple[int, bytes]:
+    """The way and the inner stream; BitstreamError for what is damaged, of other defences, or of a way that there is not."""
+    if not isinstance(stream, (bytes, bytearray, memoryview)):
+        raise TypeError(f"a bitstream is bytes, got {type(stream).__name__}")
+    stream = bytes(stream)
+    if len(stream) <= 3 or stream[1:3] != _check(stream[:1] + stream[3:], nesting):
+        raise BitstreamError(
+            f"not a whole, undamaged bitstream behind {' of '.join(nesting)}: damaged, cut off, or made by "
+            "another defence, or the same in another order"
+        )
+    if stream[0] >= choices:
+        raise BitstreamError(f"the bitstream claims way {stream[0]} of {nesting[0]}, which has {choices}")
+    return stream[0], stream[3:]
+
+
+def said(how) -> str:
     """A defence's name and plain settings: what sender and receiver share. Not the seed, which is the sender's."""
     settings = vars(how) if dataclasses.is_dataclass(how) else {}
     said = (f"{n}={v!r}" for n, v in settings.items() if n != "seed" and isinstance(v, (bool, int, float, str, tuple, type(None))))

@@ -1,0 +1,104 @@
+"""Defences of a sender who changes the picture a little, step by step, until the codec does better with it; the decoder is untouched."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from nic_helpers.codecs.base import Codec, gradients_possible
+from nic_helpers.defences.base import Defence
+from nic_helpers.images import to_8bit
+
+
+def _check(what: str, value: float, steps: int) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{what} must be a positive number, got {value!r}")
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps must be a whole number, at least 1, got {steps!r}")
+
+
+class Online(Defence):
+    """The base of those. A gradient passes the sender's steps as if they did nothing: their own derivatives are second ones."""
+
+    differentiable: ClassVar[bool] = False
+
+    def __call__(self, codec: Codec):
+        """The codec behind this defence; TypeError for one without a gradient."""
+        if not codec.differentiable:
+            raise TypeError(f"{codec.name} has no gradient for {self!r} to follow: attacks.BPDA(codec) gives it one")
+        return super().__call__(codec)
+
+
+@dataclass(frozen=True)
+class Refine(Online):
+    """A few steps of ``alpha`` (on [0, 1]) along the sign of the gradient that lowers the error of C(u) to the picture, from u = x'.
+
+    After the idea of test-time refinement (arXiv 2608.15113); the rule is ours. Each image keeps its best u, x' itself among them.
+    """
+
+    steps: int = 2
+    alpha: float = 4 / 255
+
+    def __post_init__(self):
+        _check("alpha", self.alpha, self.steps)
+
+    def sender(self, x: Tensor, k: int, codec: Codec) -> Tensor:
+        """The refined picture, 8-bit."""
+        with gradients_possible(), torch.enable_grad():
+            target = x.detach().clone()
+            u, best, least = target, target, torch.full((len(x),), torch.inf, device=x.device)
+            for step in range(self.steps + 1):
+                v = u.clone().requires_grad_(True)
+                error = (codec(v, "ste", rate=False).x_hat - target).square().mean((1, 2, 3))
+                better = error.detach() < least
+                best = torch.where(better[:, None, None, None], u, best)
+                least = torch.where(better, error.detach(), least)
+                if step < self.steps:
+                    (slope,) = torch.autograd.grad(error.sum(), v)
+                    u = to_8bit((u - self.alpha * slope.sign()).clamp(0, 1))
+        return best
+
+
+@dataclass(frozen=True)
+class OnlineUpdate(Online):
+    """Adam on the picture itself, at rate ``lr`` (on [0, 1]): min R(u) + λ·255²·MSE(C(u), x) from u = x (Wu et al. 2024,
+    arXiv 2405.07717, eq. 13). Each image keeps its best u, x itself among them, 8-bit."""
+
+    steps: int = 20
+    lr: float = 1 / 255
+
+    def __post_init__(self):
+        _check("lr", self.lr, self.steps)
+
+    def __call__(self, codec: Codec):
+        """The codec behind this defence; ValueError where there is no λ to weigh by."""
+        if not math.isfinite(codec.lmbda):
+            raise ValueError(f"{codec.name} has no λ to weigh rate and distortion by: load_codec(…, lmbda=…)")
+        return super().__call__(codec)
+
+    def sender(self, x: Tensor, k: int, codec: Codec) -> Tensor:
+        """The updated picture, 8-bit."""
+
+        def loss(u: Tensor) -> Tensor:
+            out = codec(u, "ste")
+            return out.bpp + codec.lmbda * 255**2 * (out.x_hat - target).square().mean((1, 2, 3))
+
+        with gradients_possible(), torch.enable_grad():
+            target = x.detach().clone()
+            u = target.clone().requires_grad_(True)
+            adam = torch.optim.Adam([u], lr=self.lr)
+            best, least = target, torch.full((len(x),), torch.inf, device=x.device)
+            for step in range(self.steps + 1):
+                whole = to_8bit(u.detach().clamp(0, 1))
+                value = loss(whole.requires_grad_(True))  # of the 8-bit picture that would be sent
+                better = value.detach() < least
+                best = torch.where(better[:, None, None, None], whole.detach(), best)
+                least = torch.where(better, value.detach(), least)
+                if step < self.steps:
+                    (u.grad,) = torch.autograd.grad(value.sum(), whole)
+                    adam.step()
+        return best
