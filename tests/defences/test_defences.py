@@ -261,7 +261,7 @@ def test_a_choice_out_of_range_and_damage_are_refused(inner, x, monkeypatch):
 
 
 def test_what_cannot_be_a_defence_is_refused(hyperprior):
-    with pytest.raises(TypeError, match="derive its class from defences.Defence"):
+    with pytest.raises(TypeError, match=r"derive its class from defences\.Defence"):
         Defended(hyperprior, object())
     for choices in (0, 257, 1.5):
         how = Steps()
