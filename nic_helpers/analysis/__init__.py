@@ -1,6 +1,20 @@
-"""Looking inside: whether an attack's gradients can be trusted, and how a codec stretches what goes through it."""
+"""Looking inside: whether an attack's gradients can be trusted, which branch, layer and place an attack works through."""
 
+from nic_helpers.analysis.entropy import eci
 from nic_helpers.analysis.gradients import check_gradient, gains, gradient_near, randomness
 from nic_helpers.analysis.jacobian import singular_values
+from nic_helpers.analysis.layers import ldmr
+from nic_helpers.analysis.maps import bit_map, error_change, rate_change
 
-__all__ = ["check_gradient", "gains", "gradient_near", "randomness", "singular_values"]
+__all__ = [
+    "bit_map",
+    "check_gradient",
+    "eci",
+    "error_change",
+    "gains",
+    "gradient_near",
+    "ldmr",
+    "randomness",
+    "rate_change",
+    "singular_values",
+]

@@ -36,7 +36,7 @@ class Estimator:
 
     def __init__(self, arch: Architecture, quantise: Quantiser, rate: bool = True, see: Quantiser | None = None):
         self._arch, self._quantise, self._rate, self._see = arch, quantise, rate, see
-        self.taps: Branches = {}
+        self._taps: dict[str, list[Tensor]] = {}
         self._parts: dict[str, dict[str, list[Tensor]]] = {"likelihoods": {}, "scales": {}, "means": {}}
 
     @property
@@ -46,8 +46,13 @@ class Estimator:
 
     def tap(self, name: str, v: Tensor) -> Tensor:
         """The value of a named branch, noted."""
-        self.taps[name] = v
+        self._taps.setdefault(name, []).append(v)
         return v
+
+    @property
+    def taps(self) -> dict[str, Tensor | list[Tensor]]:
+        """What passed each named place: a tensor, or a list where an architecture passes it several times (once a slice of channels)."""
+        return {name: seen[0] if len(seen) == 1 else seen for name, seen in self._taps.items()}
 
     def quantise(self, v: Tensor, offset: Tensor | float = 0.0) -> Tensor:
         """v as if rounded to integers away from the offset."""
@@ -107,7 +112,8 @@ class Estimator:
 class Do(Estimator):
     """An estimator in which some branches are set from outside.
 
-    ``set_to``: branch -> its value, or a function of what it would be: "z" (the side information, and its rate), "side" (what
+    ``set_to``: branch -> its value (as ``taps`` of another pass have it), or a function of what it would be:
+    "z" (the side information, and its rate), "side" (what
     is predicted from it), "context" (what is predicted from latents already decoded), "samples" (the latents as they are coded).
     ValueError for a branch that the architecture has not got, when :meth:`check` is called after the pass.
     """
@@ -119,6 +125,8 @@ class Do(Estimator):
     def tap(self, name: str, v: Tensor) -> Tensor:
         """The value from outside, where there is one."""
         value = self._set_to.get(name, v)
+        if isinstance(value, (list, tuple)):
+            value = value[len(self._taps.get(name, ()))]
         return super().tap(name, value(v) if callable(value) and not isinstance(value, Tensor) else value)
 
     def check(self) -> None:
@@ -139,7 +147,7 @@ class Walk:
     scales: Tensor | None = None  # of y's Gaussians
     means: Tensor | None = None
     likelihoods: Branches = field(default_factory=dict)  # branch -> likelihood of each element
-    taps: Branches = field(default_factory=dict)  # what the coder was shown on the way
+    taps: dict[str, Tensor | list[Tensor]] = field(default_factory=dict)  # what the coder was shown on the way
 
     def bits(self) -> Branches:
         """Estimated bits per image [B] of each branch: −Σ log2 likelihood."""
