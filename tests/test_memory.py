@@ -252,25 +252,37 @@ def test_the_check_can_be_switched_off_and_is_left_out_where_nothing_is_known(hy
 
 
 NEED = """
-import sys, torch
+import os, sys, torch
 from nic_helpers import attacks, load_codec
 from nic_helpers.memory import forget_peak, peak_mib
 torch.set_num_threads(1)
-codec, x = load_codec(sys.argv[1], 3, device="cpu"), torch.rand(1, 3, 384, 512)
-attacks.PGD(8 / 255, steps=1)(codec, x[..., :64, :64])
+codec = load_codec(sys.argv[1], 3, device="cpu")
+attacks.PGD(8 / 255, steps=1)(codec, torch.rand(1, 3, 64, 64))
 for gradient, work in ((False, codec.reconstruct), (True, lambda v: attacks.PGD(8 / 255, steps=1)(codec, v))):
-    forget_peak()
-    before = peak_mib()
-    work(x)
-    print((peak_mib() - before) * 2**20 / (384 * 512) / codec.bytes_per_pixel(gradient))
+    took = []
+    for size in ((192, 256), (384, 512)):
+        back, there = os.pipe()
+        if not os.fork():  # what an earlier part left would hide what a later one takes
+            x = torch.rand(1, 3, *size)
+            forget_peak()
+            before = peak_mib()
+            work(x)
+            os.write(there, str(peak_mib() - before).encode())
+            os._exit(0)
+        os.wait()
+        took.append(float(os.read(back, 99)))
+    print((took[1] - took[0]) * 2**20 / (384 * 512 - 192 * 256) / codec.bytes_per_pixel(gradient))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a peak cannot be forgotten")
 @pytest.mark.parametrize("name", ["bmshj2018-hyperprior", "cheng2020-anchor"])
 def test_the_estimate_is_about_what_a_pass_and_an_attack_take(name):
-    environment = os.environ | {"NIC_KEEP_MEMORY": "0"}  # what an earlier part left would hide what a later one takes
+    # blocks that are freed go back to the system at once, and not when the allocator thinks fit
+    environment = os.environ | {"NIC_KEEP_MEMORY": "0", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     run = subprocess.run(
-        [sys.executable, "-c", NEED, name], env=environment, capture_output=True, text=True, check=True, timeout=120
+        [sys.executable, "-c", NEED, name], env=environment, capture_output=True, text=True, check=True, timeout=240
     )
-    assert all(0.6 < float(v) < 1.4 for v in run.stdout.split()), run.stdout
+    assert len(run.stdout.split()) == 2 and all(0.35 < float(v) < 1.0 for v in run.stdout.split()), (
+        run.stdout
+    )  # 0.56 to 0.72 where it was written
