@@ -74,7 +74,7 @@ def test_the_package_imports_where_a_module_of_posix_is_missing(missing, wanted,
     # compressai first: on Linux it brings psutil, which needs what it does not need elsewhere
     code = (
         f"import compressai, sys; sys.modules[{missing!r}] = None; {wanted}\n"
-        "from nic_helpers.dataset import Dataset; from nic_helpers.memory import forget_peak, peak_mib\n"
+        "from nic_helpers.sweep.dataset import Dataset; from nic_helpers.memory import forget_peak, peak_mib\n"
         f"with Dataset({str(tmp_path)!r}).writing(): print(peak_mib() > 0)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)

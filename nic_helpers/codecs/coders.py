@@ -154,8 +154,17 @@ class Walk:
         return {k: -torch.log2(v).flatten(1).sum(1) for k, v in self.likelihoods.items()}
 
 
-def walk(arch: Architecture, x: Tensor | None, quantise: Quantiser = round_true, *, y: Tensor | None = None, synthesis: bool = True,
-         rate: bool = True, see: Quantiser | None = None, set_to: Mapping | None = None) -> Walk:  # fmt: skip
+def walk(
+    arch: Architecture,
+    x: Tensor | None,
+    quantise: Quantiser = round_true,
+    *,
+    y: Tensor | None = None,
+    synthesis: bool = True,
+    rate: bool = True,
+    see: Quantiser | None = None,
+    set_to: Mapping | None = None,
+) -> Walk:
     """Run a codec on padded images x [B, 3, H, W] in [0, 1], in its parallel (differentiable) form.
 
     ``y`` gives the latents instead of the images. ``rate=False`` skips everything that the reconstruction does not depend on;

@@ -15,7 +15,7 @@ import sys
 import time
 import tomllib
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -24,10 +24,10 @@ import torch
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.weights import bundle, check_origin
 from nic_helpers.training.losses import train_step
-from nic_helpers.training.settings import Settings
+from nic_helpers.training.settings import Settings, as_options, names
 from nic_helpers.training.start import INITIALISE
 
-_SETTINGS = {f.name for f in fields(Settings) if f.init}
+_SETTINGS = names()
 _OWN = {"name", "bundle", "stop", "keep_every"}
 STATES = "states"  # the folder beside a recipe of what its begun runs have reached
 
@@ -128,7 +128,6 @@ def seconds_per_step(s: Settings, device: str = "cpu", steps: int = 2) -> float:
     arch = ARCHITECTURES[s.arch]
     torch.manual_seed(0)
     model = arch.build(*s.widths).to(device).train()
-    model.level = s.quality - 1
     shape = (s.widths[1], s.crop // 16, s.crop // 16) if s.only else (3, s.crop, s.crop)
     x = torch.rand(s.batch, *shape, device=device)
     if s.channels_last:
@@ -206,25 +205,9 @@ def _take_up(r: Run, a: argparse.Namespace) -> None:
 
 
 def _command(r: Run, a: argparse.Namespace) -> list[str]:
-    s = r.settings
     command = [sys.executable, "-m", "nic_helpers.training", "--out", str(r.folder(a.out)), "--data", str(a.data)]
     command += ["--device", a.device, "--every", str(a.every), "--keep-every", str(r.keep_every), "--stop", str(r.stop)]
-    command += ["--val", str(a.val)] if a.val else []
-    for key in ("arch", "quality", "steps", "batch", "crop", "seed", "lr", "warmup", "start", "optimiser", "ema"):
-        command += [f"--{key}", str(getattr(s, key))]
-    command += ["--widths", *map(str, s.widths), "--precision", "bf16" if s.bf16 else "fp32"]
-    command += ["--only", s.only, "--side-warmup", str(s.side_warmup), "--imitate", str(s.imitate)] if s.only else []
-    command += [
-        flag
-        for flag, on in (
-            ("--channels-last", s.channels_last),
-            ("--mixed", s.mixed),
-            ("--compile", s.compile),
-            ("--centred", s.centred),
-        )
-        if on
-    ]
-    return command
+    return command + (["--val", str(a.val)] if a.val else []) + as_options(r.settings)
 
 
 def _execute(r: Run, a: argparse.Namespace) -> int:

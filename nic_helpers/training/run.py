@@ -64,11 +64,143 @@ def validate(arch: Kind, model: nn.Module, images: Crops, quality: int, size: in
     crops = [c[None].to(next(model.parameters()).device) for c in crops if c.shape[1:] == (size, size)]
     rows = []
     for q in range(1, quality + 1) if arch.variable else (quality,):
-        model.level = q - 1
         each = [rate_distortion_loss(arch, model, c, LAMBDAS[q], None, round_true) for c in crops]
         loss, bpp, mse = np.mean([[float(v) for v in row] for row in each], axis=0)
         rows.append((loss, bpp, -10 * math.log10(mse)))
     return dict(zip(("val_loss", "val_bpp", "val_psnr"), map(float, np.mean(rows, axis=0)), strict=True))
+
+
+class Training:
+    """A run as it stands: the model, what moves it, and how far it is."""
+
+    def __init__(self, s: Settings, data: Path, out: Path, val: Path | None, device: torch.device):
+        self.s, self.out, self.device, self.arch = s, out, device, ARCHITECTURES[s.arch]
+        self.state_path, self.log_path = out / "state.pt", out / "log.csv"
+        self.crops, self.val = Crops(data), Crops(val) if val else None
+        self.crops.check(s.crop)
+        torch.manual_seed(s.seed)
+        self.model = self.arch.build(*s.widths)
+        state = self._state()
+        if state:
+            nn.Module.load_state_dict(self.model, state["model"], strict=False)
+        else:
+            _initialise(s, self.arch, self.model, self.crops)
+        self._prepare()
+        quantiles = {n for n, _ in self.model.named_parameters() if n.endswith("quantiles")}
+        self.main = [p for n, p in self.model.named_parameters() if n not in quantiles and p.requires_grad]
+        self.optimiser = optimiser_of(s.optimiser, self.main, s.lr)
+        self.average = {n: p.detach().clone() for n, p in self.model.named_parameters()} if s.ema else {}
+        self.first, seconds = 0, 0.0
+        if state:
+            if "optimiser" in state:  # a state that was kept in small form has none
+                self.optimiser.load_state_dict(state["optimiser"])
+            self.first, seconds = state["step"], state["seconds"]
+            if s.ema:
+                self.average = {n: v.to(device) for n, v in state["average"].items()}
+        _drop_rows_after(self.log_path, self.first)
+        self.latents = Latents(s, self.model, self.crops, device) if s.only else None
+        if s.imitate and not state:
+            imitate_hyperprior(s, self.model, self.latents)
+        self._look = self.crops.batch(max(1, 2**19 // s.crop**2), s.crop, s.seed, 2**31 + 1).to(device) if s.centred else None
+        self.centring = Centring(self.model, self._look) if s.centred else None
+        self.began, self.mean = time.perf_counter() - seconds, np.zeros(3)
+        self.model.train()
+
+    def _state(self) -> dict | None:
+        """Where the run was left, if it was begun; ValueError if that is another run."""
+        if not self.state_path.exists():
+            return None
+        state = torch.load(self.state_path, map_location="cpu", weights_only=True)
+        s = self.s
+        then = json.loads(json.dumps(asdict(Settings(s.arch, s.quality, s.widths, s.steps)))) | json.loads(state["settings"])
+        if then != json.loads(json.dumps(asdict(s))):
+            raise ValueError(f"{self.state_path} belongs to other settings: {state['settings']}. Choose another --out.")
+        return state
+
+    def _prepare(self) -> None:
+        """The model on its device, in its layout, with what learns set free."""
+        self.model.to(self.device)
+        keep_freed_memory()
+        for transform in (self.model.g_a, self.model.g_s):
+            transform.requires_grad_(self.s.only is None)
+        if self.s.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        if self.s.compile:
+            for transform in (self.model.g_a, self.model.g_s):
+                transform.compile(mode="reduce-overhead" if self.device.type == "cuda" else "default")
+
+    def step(self, step: int) -> None:
+        """One step; the batch and the noise of step n are those of step n, resumed or not."""
+        s = self.s
+        torch.manual_seed(s.seed * 1_000_003 + step)
+        x = self.latents.batch(s.batch, step) if self.latents else self.crops.batch(s.batch, s.crop, s.seed, step).to(self.device)
+        if s.channels_last:
+            x = x.contiguous(memory_format=torch.channels_last)
+        lmbda = LAMBDAS[step % s.quality + 1] if self.arch.variable else s.lmbda
+        loss, bpp, mse = train_step(s, self.arch, self.model, x, lmbda, step)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.centring:
+            self.centring.centre_gradients()
+        norm = nn.utils.clip_grad_norm_(self.main, 1.0)
+        self.optimiser.set_learning_rate(learning_rate(s, step))
+        if torch.isfinite(norm):  # a step with a NaN is skipped
+            self.optimiser.step()
+            if self.centring:
+                self.centring.follow()
+            for n, p in self.model.named_parameters() if s.ema else ():
+                self.average[n].lerp_(p.detach(), 1 - s.ema)
+        self.mean += [float(loss.detach()), float(bpp.detach()), float(mse.detach())]
+
+    def checkpoint(self, done: int, steps: int, keep: bool) -> None:
+        """A row of the log, of the last ``steps`` steps, and the state; with ``keep`` the weights beside it."""
+        loss, bpp, mse = self.mean / steps
+        self.mean[:] = 0
+        seconds = time.perf_counter() - self.began
+        row = {"step": done, "seconds": round(seconds, 1), "loss": loss, "bpp": bpp, "psnr": -10 * math.log10(mse)}
+        row |= self._validated() if self.val else {}
+        _append_row(self.log_path, row)
+        print(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
+        state = {
+            "settings": json.dumps(asdict(self.s)),
+            "step": done,
+            "seconds": time.perf_counter() - self.began,
+            "lmbda": self.s.lmbda,
+            "hardware": _hardware(self.device),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average,
+            "model": {k: v.contiguous() for k, v in self.model.state_dict().items()},
+        }
+        _write_atomically(self.state_path, lambda p: torch.save(state, p))
+        if self.centring:  # here, so that a run resumed from this state goes on alike
+            self.centring = Centring(self.model, self._look)
+        if keep:
+            export(self.state_path, self.out / f"weights-{done:06d}.safetensors")
+
+    def _validated(self) -> dict[str, float]:
+        self.model.eval()
+        found = validate(self.arch, self.model, self.val, self.s.quality)
+        if self.s.ema:
+            with _swapped(self.model, self.average):
+                found["val_loss_ema"] = validate(self.arch, self.model, self.val, self.s.quality)["val_loss"]
+        self.model.train()
+        return found
+
+    def finish(self) -> None:
+        """The weights in their compact form; a warning where that costs more than a hundredth of the loss."""
+        weights = self.state_path.with_name("weights.safetensors")
+        export(self.state_path, weights)
+        if self.s.ema or not self.val:
+            return
+        _, exported, _ = read_run(weights)
+        both = (self.model.cpu().eval(), exported.eval())
+        before, after = (validate(self.arch, m, self.val, self.s.quality)["val_loss"] for m in both)
+        if after > 1.01 * before:
+            warnings.warn(
+                f"the exported weights lose {100 * (after / before - 1):.1f} % of the validation loss "
+                f"to their precision: {before:.4f} -> {after:.4f}",
+                stacklevel=3,
+            )
 
 
 def train(
@@ -89,124 +221,16 @@ def train(
     schedule does; ``on_step`` is called with the number of steps done after each.
     """
     out.mkdir(parents=True, exist_ok=True)
-    arch, device = ARCHITECTURES[s.arch], torch.device(device)
-    crops = Crops(data)
-    crops.check(s.crop)
-    val_crops = Crops(val) if val else None
-    torch.manual_seed(s.seed)
-    model = arch.build(*s.widths)
-    model.level = s.quality - 1
-    state_path, log_path = out / "state.pt", out / "log.csv"
-    state = torch.load(state_path, map_location="cpu", weights_only=True) if state_path.exists() else None
-    if state and json.loads(json.dumps(asdict(Settings(s.arch, s.quality, s.widths, s.steps)))) | json.loads(
-        state["settings"]
-    ) != json.loads(json.dumps(asdict(s))):
-        raise ValueError(f"{state_path} belongs to other settings: {state['settings']}. Choose another --out.")
-    if state:
-        nn.Module.load_state_dict(model, state["model"], strict=False)
-    else:
-        _initialise(s, arch, model, crops)
-    model.to(device)
-    keep_freed_memory()
-    model.g_a.requires_grad_(s.only is None)
-    model.g_s.requires_grad_(s.only is None)
-    if s.channels_last:
-        model.to(memory_format=torch.channels_last)
-    if s.compile:
-        for transform in (model.g_a, model.g_s):
-            transform.compile(mode="reduce-overhead" if device.type == "cuda" else "default")
-    quantiles = {n for n, _ in model.named_parameters() if n.endswith("quantiles")}
-    main = [p for n, p in model.named_parameters() if n not in quantiles and p.requires_grad]
-    optimiser = optimiser_of(s.optimiser, main, s.lr)
-    first, seconds = 0, 0.0
-    if state:
-        if "optimiser" in state:  # a state that was kept in small form has none
-            optimiser.load_state_dict(state["optimiser"])
-        first, seconds = state["step"], state["seconds"]
-    average = {n: p.detach().clone() for n, p in model.named_parameters()} if s.ema else {}
-    if state and s.ema:
-        average = {n: v.to(device) for n, v in state["average"].items()}
-    _drop_rows_after(log_path, first)
-    latents = Latents(s, model, crops, device) if s.only else None
-    if s.imitate and not state:
-        imitate_hyperprior(s, model, latents)
-    look = crops.batch(max(1, 2**19 // s.crop**2), s.crop, s.seed, 2**31 + 1).to(device) if s.centred else None
-    centring = Centring(model, look) if s.centred else None
-    began, mean = time.perf_counter() - seconds, np.zeros(3)
-    model.train()
+    run = Training(s, data, out, val, torch.device(device))
     end = min(s.steps, stop or s.steps)
-    for step in range(first, end):
-        torch.manual_seed(s.seed * 1_000_003 + step)  # the noise of step n is that of step n, resumed or not
-        x = latents.batch(s.batch, step) if latents else crops.batch(s.batch, s.crop, s.seed, step).to(device)
-        if s.channels_last:
-            x = x.contiguous(memory_format=torch.channels_last)
-        lmbda = s.lmbda
-        if arch.variable:
-            model.level = step % s.quality
-            lmbda = LAMBDAS[model.level + 1]
-        loss, bpp, mse = train_step(s, arch, model, x, lmbda, step)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if centring:
-            centring.centre_gradients()
-        norm = nn.utils.clip_grad_norm_(main, 1.0)
-        optimiser.set_learning_rate(learning_rate(s, step))
-        if torch.isfinite(norm):  # a step with a NaN is skipped
-            optimiser.step()
-            if centring:
-                centring.follow()
-            for n, p in model.named_parameters() if s.ema else ():
-                average[n].lerp_(p.detach(), 1 - s.ema)
-        mean += [float(loss.detach()), float(bpp.detach()), float(mse.detach())]
-        done = step + 1
+    for done in range(run.first + 1, end + 1):
+        run.step(done - 1)
         if done % every == 0 or done == end:
-            n = every if done % every == 0 else done % every
-            row = {
-                "step": done,
-                "seconds": round(time.perf_counter() - began, 1),
-                "loss": mean[0] / n,
-                "bpp": mean[1] / n,
-                "psnr": -10 * math.log10(mean[2] / n),
-            }
-            if val_crops:
-                model.eval()
-                row |= validate(arch, model, val_crops, s.quality)
-                if s.ema:
-                    with _swapped(model, average):
-                        row["val_loss_ema"] = validate(arch, model, val_crops, s.quality)["val_loss"]
-                model.train()
-            mean[:] = 0
-            _append_row(log_path, row)
-            print(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in row.items()), flush=True)
-            new = {
-                "settings": json.dumps(asdict(s)),
-                "step": done,
-                "seconds": time.perf_counter() - began,
-                "lmbda": s.lmbda,
-                "hardware": _hardware(device),
-                "optimiser": optimiser.state_dict(),
-                "average": average,
-                "model": {k: v.contiguous() for k, v in model.state_dict().items()},
-            }
-            _write_atomically(state_path, lambda p, new=new: torch.save(new, p))
-            if centring:  # here, so that a run resumed from this state goes on alike
-                centring = Centring(model, look)
-            if keep_every and done % keep_every == 0:
-                export(state_path, out / f"weights-{done:06d}.safetensors")
+            run.checkpoint(done, done % every or every, bool(keep_every) and done % keep_every == 0)
         if on_step:
             on_step(done)
-    weights = state_path.with_name("weights.safetensors")
-    export(state_path, weights)
-    if val_crops:
-        _, exported, _ = read_run(weights)
-        losses = [validate(arch, m.cpu().eval(), val_crops, s.quality)["val_loss"] for m in (model, exported)]
-        if not s.ema and losses[1] > 1.01 * losses[0]:
-            warnings.warn(
-                f"the exported weights lose {100 * (losses[1] / losses[0] - 1):.1f} % of the validation loss "
-                f"to their precision: {losses[0]:.4f} -> {losses[1]:.4f}",
-                stacklevel=2,
-            )
-    return state_path
+    run.finish()
+    return run.state_path
 
 
 def _initialise(s: Settings, arch: Kind, model: nn.Module, crops: Crops) -> None:

@@ -1,38 +1,49 @@
-"""One training run's settings."""
+"""One training run's settings: the fields, their words on the command line, and how a recipe hands them on. Stated here alone."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import argparse
+from dataclasses import MISSING, Field, dataclass, field, fields
 
 from nic_helpers.codecs.architecture import LAMBDAS
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.training.optimisers import NAMES
 
+_PRECISIONS = {"auto": None, "bf16": True, "fp32": False}  # the words for ``bf16``
+
+
+def _setting(kind: type, help: str, default=MISSING, **options) -> Field:
+    """A field with what the command line says of it; ``options``: more for ``add_argument``."""
+    return field(default=default, metadata={"kind": kind, "help": help, "options": options})
+
 
 @dataclass(frozen=True)
 class Settings:
-    """One training run. ``crop`` in pixels, ``lr`` the peak of a one-cycle schedule over ``steps``."""
+    """One training run. ``lmbda`` follows from the quality. ValueError for settings that do not go together."""
 
-    arch: str
-    quality: int
-    widths: tuple[int, ...]
-    steps: int
-    batch: int = 4
-    crop: int = 256  # at 128 the hyperprior sees 2×2 values of z, all border: whole images then cost a fifth more bits
-    lr: float = 5e-4
-    warmup: float = 0.05  # share of the steps in which the learning rate rises
-    seed: int = 0
-    bf16: bool | None = None  # transforms in bfloat16; None: for all but Cheng2020 (see below)
-    channels_last: bool = False  # it crashed Cheng2020 training on a CPU, and helps the GDN codecs
-    start: str = "pca"  # "pca", "random", "default", or another run's state.pt or weights (.safetensors) to begin from
-    optimiser: str = "adam"  # or "muon": see optimisers.py
-    only: str | None = None  # "entropy": the transforms stay as they are, and only the entropy model learns
-    side_warmup: float = 0.0  # with only: share of the steps in which the side information's price rises from 0 to 1
-    imitate: int = 0  # with only, for mbt2018-mean from the scale hyperprior: steps in which h_a learns to give its z
-    mixed: bool = False  # the synthesis sees rounded latents (straight-through), the entropy model noisy ones
-    compile: bool = False  # torch.compile the transforms (on a GPU with CUDA graphs): for long runs, it takes minutes
-    centred: bool = False  # steps as if the inputs of every convolution had mean zero: see Centring
-    ema: float = 0.0  # decay of an average of the weights over the steps, exported in their place
+    arch: str = _setting(str, "the architecture", choices=sorted(ARCHITECTURES))
+    quality: int = _setting(int, "CompressAI's number, which says λ", choices=sorted(LAMBDAS))
+    widths: tuple[int, ...] = _setting(int, "N M", nargs=2)
+    steps: int = _setting(int, "of the schedule")
+    batch: int = _setting(int, "crops a step", 4)
+    # at 128 the hyperprior sees 2×2 values of z, all border: whole images then cost a fifth more bits
+    crop: int = _setting(int, "pixels a side", 256)
+    lr: float = _setting(float, "peak of a one-cycle schedule", 5e-4)
+    warmup: float = _setting(float, "share of the steps in which the learning rate rises", 0.05)
+    seed: int = _setting(int, "of the crops, the noise and random weights", 0)
+    bf16: bool | None = _setting(bool, "of the transforms; auto: bfloat16 for all but Cheng2020", None)
+    channels_last: bool = _setting(bool, "layout that helps the GDN codecs (it crashed Cheng2020 training on a CPU)", False)
+    start: str = _setting(
+        str, "pca, random, default (CompressAI's own random weights), or the state.pt or weights of a run to begin from", "pca"
+    )
+    optimiser: str = _setting(str, "see optimisers.py", "adam", choices=NAMES)
+    only: str | None = _setting(str, "train the entropy model alone, the transforms as they are", None, choices=("entropy",))
+    side_warmup: float = _setting(float, "with --only: share of the steps in which z becomes dear", 0.0)
+    imitate: int = _setting(int, "with --only: steps in which a new h_a first learns to give the scale hyperprior's z", 0)
+    mixed: bool = _setting(bool, "round for the synthesis (straight-through), add noise for the rate", False)
+    compile: bool = _setting(bool, "compile the transforms: for long runs, it takes minutes", False)
+    centred: bool = _setting(bool, "steps as if each convolution's inputs had mean zero", False)
+    ema: float = _setting(float, "decay of an average of the weights over the steps, exported in their place", 0.0)
     lmbda: float = field(init=False)
 
     def __post_init__(self):
@@ -56,3 +67,50 @@ class Settings:
         if len(self.widths) != 2:
             raise ValueError(f"{self.arch} takes two widths (N M), got {self.widths}")
         object.__setattr__(self, "lmbda", LAMBDAS[self.quality])
+
+
+def _given() -> list[Field]:
+    return [f for f in fields(Settings) if f.init]
+
+
+def names() -> set[str]:
+    """What a run may be given."""
+    return {f.name for f in _given()}
+
+
+def add_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """An option for each setting; those without a default are None where they are left out."""
+    for f in _given():
+        flag, kind, text = "--" + f.name.replace("_", "-"), f.metadata["kind"], f.metadata["help"]
+        default = None if f.default is MISSING else f.default
+        if f.name == "bf16":
+            parser.add_argument("--precision", choices=_PRECISIONS, default="auto", help=text)
+        elif kind is bool:
+            parser.add_argument(flag, action="store_true", help=text)
+        else:
+            parser.add_argument(flag, type=kind, default=default, help=text, **f.metadata["options"])
+
+
+def missing(a: argparse.Namespace) -> list[str]:
+    """The options without a default that a command line has left out."""
+    return [f"--{f.name}" for f in _given() if f.default is MISSING and getattr(a, f.name) is None]
+
+
+def of_options(a: argparse.Namespace) -> Settings:
+    """The settings that a command line gives."""
+    given = {f.name: getattr(a, f.name) for f in _given() if f.name != "bf16"}
+    return Settings(**given | {"widths": tuple(a.widths), "bf16": _PRECISIONS[a.precision]})
+
+
+def as_options(s: Settings) -> list[str]:
+    """The command line that gives these settings: :func:`of_options` the other way round."""
+    words = []
+    for f in _given():
+        value, flag = getattr(s, f.name), "--" + f.name.replace("_", "-")
+        if f.name == "bf16":
+            words += ["--precision", "bf16" if value else "fp32"]
+        elif f.metadata["kind"] is bool:
+            words += [flag] * value
+        elif value is not None:
+            words += [flag, *map(str, value if isinstance(value, tuple) else (value,))]
+    return words

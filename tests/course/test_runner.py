@@ -9,7 +9,7 @@ import nbformat
 import pytest
 
 from nic_helpers import settings
-from nic_helpers.course import runner
+from nic_helpers.course import jobs, pages, runner
 from nic_helpers.course.runner import Job, State
 from nic_helpers.settings import PROJECT
 
@@ -86,8 +86,8 @@ def test_settings_that_cannot_be_are_named_before_anything_runs(course, capsys, 
 def test_notebooks_are_chosen_by_number_or_name():
     notebooks = [Path(f"{name}.ipynb") for name in ("00_one", "01_two", "10_ten")]
     for wanted in ("00", "0", "00_one", "00_one.ipynb"):
-        assert runner.select(notebooks, [wanted], None) == notebooks[:1]
-    assert runner.select(notebooks, ["10", "1"], None) == notebooks[1:]
+        assert jobs.select(notebooks, [wanted], None) == notebooks[:1]
+    assert jobs.select(notebooks, ["10", "1"], None) == notebooks[1:]
 
 
 SHELL = {
@@ -215,7 +215,7 @@ def test_a_folder_of_images_is_the_one_where_the_command_was_given(course, tmp_p
     keys = []
     for file in ("a.png", "b.png"):  # other files are not the same run
         (tmp_path / "2024" / file).write_bytes(b"")
-        keys.append(runner.plan([folder / "00_one.ipynb"], "quick", {"images": str(tmp_path / "2024")})[0].key)
+        keys.append(jobs.plan([folder / "00_one.ipynb"], "quick", {"images": str(tmp_path / "2024")})[0].key)
     assert keys[0] != keys[1]
 
 
@@ -251,7 +251,7 @@ def test_relative_folders_mean_where_the_command_was_given(course, tmp_path, mon
 
 
 def test_every_folder_among_the_settings_may_be_relative():
-    assert set(re.findall(r"``(NIC_\w+_DIR)``", settings.__doc__)) <= set(runner.FOLDERS)
+    assert set(re.findall(r"``(NIC_\w+_DIR)``", settings.__doc__)) <= set(jobs.FOLDERS)
 
 
 def test_a_damaged_state_file_is_no_obstacle(course):
@@ -299,9 +299,9 @@ def test_a_user_level_kernelspec_and_a_read_only_home_do_not_matter(tmp_path):
 
 
 def test_pages_draw_formulas_without_a_network():
-    text = runner.formulas_to_mathml("with $x^2$ and\n\n$$ y = g_a(x) $$\n\nat 5 \\$ each")
+    text = pages.formulas_to_mathml("with $x^2$ and\n\n$$ y = g_a(x) $$\n\nat 5 \\$ each")
     assert text.count("<math") == 2 and 'display="block"' in text and "at 5 \\$ each" in text
 
 
 def test_values_are_python_literals_or_text():
-    assert [runner.parse_value(v) for v in ("3", "[1, 2]", "0.5", "abc", "None")] == [3, [1, 2], 0.5, "abc", None]
+    assert [jobs.parse_value(v) for v in ("3", "[1, 2]", "0.5", "abc", "None")] == [3, [1, 2], 0.5, "abc", None]

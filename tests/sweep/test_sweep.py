@@ -396,7 +396,7 @@ def test_dask_s_workers_do_it_and_one_may_be_killed(undisturbed, tmp_path, clust
         table = sweep.run(grid(), folder, progress=False)
         assassin.join()
         assert same(table, undisturbed) and workers[0].poll() is not None
-        loads = client.run(lambda: sys.modules["nic_helpers.grid"].codec_at.cache_info())
+        loads = client.run(lambda: sys.modules["nic_helpers.sweep.unit"].codec_at.cache_info())
         assert len(loads) == 1 and all(info.misses <= 2 < info.hits for info in loads.values())
 
 

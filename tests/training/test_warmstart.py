@@ -24,7 +24,6 @@ def start(arch, widths, source, crops, lmbda=0.0067):
     """A codec begun from the untrained one of ``source`` (λ = 0.0067)."""
     torch.manual_seed(1)
     model = ARCHITECTURES[arch].build(*widths)
-    model.level = 2
     old = copy.deepcopy(untrained(source).model)
     begin_from(ARCHITECTURES[arch], model, lmbda, ARCHITECTURES[source], old, 0.0067, crops)
     return model.eval()
