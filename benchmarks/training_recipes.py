@@ -31,7 +31,7 @@ The hyperprior at quality 3. *Synthesis sees*: latents rounded with a straight-t
 always sees noise. *Averaged*: the loss of the exponentially averaged weights, where they were kept. Runs without a row
 have not been run.
 
-At the end, of quality 6: Cheng2020 with and without centred steps (`Centring` in `training.py`), both 1000 steps into
+At the end, of quality 6: Cheng2020 with and without centred steps (`Centring` in `training/centring.py`), both 1000 steps into
 schedules of 6000, near the peak of the learning rate; and mbt2018-mean's entropy model on a hyperprior's transforms, from
 random weights and from an imitation of that hyperprior (`imitate_hyperprior`), whose own rate there is in the table below
 (`h6-n`). Their seconds count a busier machine.

@@ -3,6 +3,7 @@ architecture.
 
     python tests/frozen.py --write FILE      # this program's numbers
     python tests/frozen.py --against FILE    # compare with them, bit for bit: on the same machine, before and after a change
+    python tests/frozen.py --against FILE --record     # where nothing moved: note that both programs make the same rows
 
 tests/test_frozen.py compares with tests/data/frozen.npz, with room for other processors' arithmetic.
 """
@@ -22,6 +23,7 @@ from nic_helpers.codecs.quantisers import QUANTISERS
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.images import to_uint8
 from nic_helpers.objectives import Distortion, Joint, Rate
+from nic_helpers.sweep.program import program_sha256, record_same
 
 EPS = 8 / 255
 ATTACKS = {
@@ -70,24 +72,32 @@ def numbers() -> dict[str, np.ndarray]:
 def main() -> int:
     """Write, or compare bit for bit; exit status 1 where something moved."""
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument("--write")
-    p.add_argument("--against")
+    p.add_argument("--write", metavar="FILE")
+    p.add_argument("--against", metavar="FILE")
+    p.add_argument("--record", action="store_true", help="with --against: write into data/results/same_programs.json")
+    p.add_argument("--program", help="the program that wrote the file, if it does not say so (the first 12 digits of its hash)")
     a = p.parse_args()
-    found = numbers()
+    found, program = numbers(), program_sha256(rows_only=True)[:12]
     if a.write:
-        np.savez_compressed(a.write, **found)
-    if a.against:
-        with np.load(a.against) as stored:
-            moved = [
-                k
-                for k in sorted({*stored, *found})
-                if k not in stored
-                or k not in found
-                or not np.array_equal(stored[k], found[k], equal_nan=stored[k].dtype.kind == "f")
-            ]
-        print(*moved, f"{len(moved)} of {len(found)} moved", sep="\n")
+        np.savez_compressed(a.write, **found, program=np.array(program))
+    if not a.against:
+        return 0
+    with np.load(a.against) as stored:
+        then = a.program or (str(stored["program"]) if "program" in stored else None)
+        names = sorted({*stored, *found} - {"program"})
+        moved = [k for k in names if k not in stored or k not in found or not _equal(stored[k], found[k])]
+    print(*moved, f"{len(moved)} of {len(found)} moved", sep="\n")
+    if moved or not a.record:
         return 1 if moved else 0
+    if then is None:
+        p.error("the file does not say which program wrote it: give --program")
+    record_same(then, program)
+    print(f"{then} and {program} make the same rows: written down")
     return 0
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
 
 
 if __name__ == "__main__":

@@ -185,7 +185,7 @@ def _in_8_bits(name: str, state: dict[str, Tensor]) -> bool:
     if name.startswith(_PREDICTION):
         return residual or not name.startswith("entropy_parameters.")
     branch = _BRANCH.fullmatch(name)
-    # a block that halves the size carries the signal through its main branch (see initialise.py): not that one
+    # a block that halves the size carries the signal through its main branch (see training/start.py): not that one
     return branch is not None and f"{branch['block']}.skip.weight" not in state
 
 

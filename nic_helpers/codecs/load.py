@@ -36,7 +36,7 @@ def load_codec(
     """A codec by name.
 
     ``quality``: CompressAI's number (1 lowest) for neural codecs; the native scale for classical ones; the quantiser's step
-    for JPEG AI's (``jpegai.py``), whose networks are read from ``NIC_JPEGAI_DIR``. ``weights``:
+    for JPEG AI's (``codecs/jpegai.py``), whose networks are read from ``NIC_JPEGAI_DIR``. ``weights``:
     "bundled" (in this repository), "random-start" (there too: counterparts that began from random weights), "zoo"
     (CompressAI's, downloaded once) or the path of a file. ``device``: default
     the first GPU, else the CPU. ``lmbda``, ``metric``: the loss that a file's weights were trained for, where the file does not say

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 import importlib
@@ -10,7 +11,7 @@ import json
 import platform
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import compressai
@@ -96,19 +97,38 @@ class Unit:
         return f"{what} at {255 * self.attack.eps:g}/255 on {self.label}, {self.images[0]} and {len(self.images) - 1} more"
 
 
+#: Where functions and classes that a study may name lay when the first rows were made: by that they are known in keys.
+FIRST_PLACES = {"nic_helpers.attacks.adaptive.BPDA": "nic_helpers.through.BPDA"}
+#: ``field(…, metadata=UNLESS_DEFAULT)``: a setting that came later, and is in no key where it has its default.
+UNLESS_DEFAULT = {"said": "unless default"}
+
+
 def said(part) -> str:
-    """A part of a unit as text that is the same in every process."""
+    """A part of a unit as text that is the same in every process, and stays the same where a setting is added with
+    :data:`UNLESS_DEFAULT`; of plain values and dataclasses their ``repr``."""
     if inspect.isfunction(part) or inspect.isclass(part):
         if "<" in part.__qualname__:
             raise ValueError(
                 f"{part.__qualname__}: give a module's function or a frozen dataclass; this one has no name "
                 "by which another process could find it"
             )
-        return f"{part.__module__}.{part.__qualname__}"
+        name = f"{part.__module__}.{part.__qualname__}"
+        return FIRST_PLACES.get(name, name)
+    if dataclasses.is_dataclass(part):
+        return f"{type(part).__qualname__}({', '.join(f'{f.name}={said(getattr(part, f.name))}' for f in _said_fields(part))})"
+    if type(part) is tuple:
+        return f"({', '.join(map(said, part))}{',' * (len(part) == 1)})"
     text = repr(part)
     if " at 0x" in text:
         raise ValueError(f"{text} has no text that is the same in every process: make it a frozen dataclass")
     return text
+
+
+def _said_fields(part) -> Iterator[dataclasses.Field]:
+    for f in dataclasses.fields(part):
+        late = f.metadata.get("said") == UNLESS_DEFAULT["said"]
+        if f.repr and not (late and getattr(part, f.name) == f.default):
+            yield f
 
 
 @functools.lru_cache(maxsize=4)

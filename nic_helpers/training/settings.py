@@ -36,7 +36,7 @@ class Settings:
     start: str = _setting(
         str, "pca, random, default (CompressAI's own random weights), or the state.pt or weights of a run to begin from", "pca"
     )
-    optimiser: str = _setting(str, "see optimisers.py", "adam", choices=NAMES)
+    optimiser: str = _setting(str, "see training/optimisers.py", "adam", choices=NAMES)
     only: str | None = _setting(str, "train the entropy model alone, the transforms as they are", None, choices=("entropy",))
     side_warmup: float = _setting(float, "with --only: share of the steps in which z becomes dear", 0.0)
     imitate: int = _setting(int, "with --only: steps in which a new h_a first learns to give the scale hyperprior's z", 0)
