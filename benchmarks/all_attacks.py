@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from nic_helpers import attacks, images, load_codec, metrics, stats
+from nic_helpers import attacks, image_sets, images, load_codec, metrics, stats
 from nic_helpers.codecs.base import stack
 from nic_helpers.objectives import Distortion, Rate
 from nic_helpers.settings import data_dir
@@ -79,7 +79,7 @@ def contestants(steps: int, queries: int) -> dict[str, tuple[str, attacks.Attack
 
 def crops(count: int, side: int) -> dict[str, torch.Tensor]:
     """Centre crops of every third Kodak image."""
-    named = images.load_named_images("kodak")
+    named = image_sets.load_named_images("kodak")
     names = list(named)[:: max(1, len(named) // count)][:count]
     return {n: images.centre_crop(named[n], side) for n in names}
 

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
-from nic_helpers import attacks, images, load_codec, metrics
+from nic_helpers import attacks, image_sets, load_codec, metrics
 from nic_helpers.codecs.base import real_bpp
 from nic_helpers.codecs.checkpoints import read_weights
 from nic_helpers.codecs.weights import checkpoints_dir
@@ -29,7 +29,7 @@ CROPS = ("kodim01", "kodim07", "kodim13", "kodim19")
 
 def four_crops() -> torch.Tensor:
     """The centre 256² of four Kodak images, [4, 3, 256, 256]."""
-    whole = images.load_named_images("kodak")
+    whole = image_sets.load_named_images("kodak")
     chosen = [image for name, image in whole.items() if Path(name).stem in CROPS]
     return torch.stack([im[:, (im.size(1) - 256) // 2 :, (im.size(2) - 256) // 2 :][:, :256, :256] for im in chosen])
 

@@ -15,13 +15,13 @@ from concurrent.futures import ProcessPoolExecutor
 
 import pandas as pd
 import torch
-from nic_helpers.unit import Grid
 
 from nic_helpers import attacks, sweep
 from nic_helpers.course import studies
 from nic_helpers.settings import get_device
 from nic_helpers.sweep import unit
 from nic_helpers.sweep.cost import pace
+from nic_helpers.sweep.grid import Grid
 
 EPS = 8 / 255
 SETTINGS = {"noise": 0, "FGSM": 1, "PGD, 10 steps": 10, "SRDA, 6 × 30 steps": 180, "FTDA, 1001 steps": 1001}

@@ -18,28 +18,25 @@ import torch
 from tqdm import tqdm
 
 from nic_helpers import attacks, load_codec, metrics
+from nic_helpers.codecs.base import Around
 from nic_helpers.image_sets import load_named_images
 from nic_helpers.images import centre_crop
 
 CODECS = (("mbt2018", 3), ("mbt2018", 6), ("cheng2020-anchor", 3), ("cheng2020-anchor", 6))
 
 
-class DecoderInTheLoop:
+class DecoderInTheLoop(Around):
     """A codec whose output is its real decoder's, with the gradient of its parallel form."""
 
-    differentiable = always_rounds = True
-
     def __init__(self, codec):
-        self.codec, self.device, self.name, self.lmbda = codec, codec.device, codec.name, codec.lmbda
+        super().__init__(codec)
+        self.always_rounds = True  # whatever the surrogate
 
     def __call__(self, x, surrogate="ste", rate=True):
+        """The parallel form's pass with the decoder's picture in it."""
         out = self.codec(x, surrogate, rate)
         real = self.codec.reconstruct(x.detach())
         return dataclasses.replace(out, x_hat=out.x_hat + (real - out.x_hat).detach())
-
-    def reconstruct(self, x):
-        """The real decoder's."""
-        return self.codec.reconstruct(x)
 
 
 def measure(name: str, quality: int, x: torch.Tensor, how: attacks.Attack) -> list[dict]:

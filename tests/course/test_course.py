@@ -9,6 +9,7 @@ import torch
 from nic_helpers import course, image_sets, images, plotting
 from nic_helpers.course import reference, studies, widgets
 from nic_helpers.images import to_pil
+from nic_helpers.settings import PROJECT
 from nic_helpers.sweep.dataset import SweepError
 
 matplotlib.use("Agg")
@@ -170,11 +171,11 @@ def test_the_slider_shows_the_frame_that_was_chosen():
 
 
 def test_the_committed_tables_are_readable():
-    tables = sorted((course.PROJECT / "data" / "results").glob("*.csv"))
+    tables = sorted((PROJECT / "data" / "results").glob("*.csv"))
     assert {"02_against_jpeg", "02_rate_distortion", "03_fgsm_ladder", "04_strength", "05_rd_plane"} <= {t.stem for t in tables}
     for path in tables:
         table = pd.read_csv(path)
         assert len(table)
         if path.stem[:2].isdigit():  # a notebook's; the others are benchmarks'
             assert set(table["profile"]) == {"standard"}
-    assert json.loads((course.PROJECT / "data" / "checkpoints" / "manifest.json").read_text())
+    assert json.loads((PROJECT / "data" / "checkpoints" / "manifest.json").read_text())

@@ -1,3 +1,6 @@
+import ast
+import importlib
+import inspect
 import re
 from inspect import signature
 from pathlib import Path
@@ -7,7 +10,7 @@ import pandas as pd
 import pytest
 
 from nic_helpers.course import exercises
-from nic_helpers.course.runner import known_parameters
+from nic_helpers.course.jobs import known_parameters
 from nic_helpers.settings import PROJECT
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
@@ -32,6 +35,26 @@ def test_cells_are_short_and_prose_is_not_rarer_than_code(path):
     lengths = sorted(len([line for line in c.source.splitlines() if line.strip()]) for c in cells(path, "code"))
     assert lengths[-1] <= 30 and lengths[len(lengths) // 2] <= 8
     assert len(cells(path, "markdown")) >= 0.7 * len(cells(path, "code"))
+
+
+def test_what_a_notebook_names_of_the_package_is_there(path):
+    lines = "\n".join(c.source for c in cells(path, "code")).splitlines()
+    tree = ast.parse("\n".join(line for line in lines if not line.lstrip().startswith(("%", "!"))))
+    modules = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "nic_helpers":
+            for alias in node.names:
+                modules[alias.asname or alias.name] = named(node.module, alias.name)
+    assert modules
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+            assert node.attr in dir(modules[node.value.id]) or not inspect.ismodule(modules[node.value.id]), ast.unparse(node)
+
+
+def named(module, name):
+    """What ``from module import name`` gives."""
+    found = importlib.import_module(module)
+    return getattr(found, name) if name in dir(found) else importlib.import_module(f"{module}.{name}")
 
 
 def test_no_code_line_runs_out_of_the_page(path):
