@@ -22,7 +22,7 @@ from nic_helpers.codecs.quantisers import seeded_noise
 from nic_helpers.images import as_images, to_8bit
 from nic_helpers.memory import check_room, images_with_room
 from nic_helpers.metrics import achieved
-from nic_helpers.objectives import Distortion, Together, check_objective
+from nic_helpers.objectives import Distortion, Together, bound, check_objective
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 SURROGATES = ("identity", "ste", "noise")  # those with a gradient, which surrogate="all" tries in turn
@@ -225,20 +225,18 @@ class Attack:
         quick = _at(codec, self.precision)
         rounds, half = surrogate in ("ste", None), self.precision != "float32"
         # what results are judged by: float32 and true rounding, where the values with the gradient are not that already
-        exact = objective.bind(_at(codec, "float32"), source, None) if half or not rounds else None
-        shared = {"target": exact.target} if hasattr(exact, "target") else {}
+        exact = bound(objective, _at(codec, "float32"), source, None) if half or not rounds else None
         with seeded_noise(self.seed):
-            value = judge = objective.bind(quick, source, surrogate, **shared)
+            value = judge = exact.at(quick, surrogate) if exact else bound(objective, quick, source, surrogate)
             if not rounds:
-                judge = objective.bind(quick, source, None, **shared) if half else exact
+                judge = exact.at(quick, None) if half else exact
             flat = objective.flat_at_source and (rounds or one.always_rounds)
-            bind = lambda other: objective.bind(quick, other, surrogate)  # noqa: E731
-            problem = Problem(source, budget, value, judge, flat, bind, self.judge_every)
+            problem = Problem(source, budget, value, judge, flat, self.judge_every)
             state = self._run(problem)
             x_adv = budget.to_8bit(state.best, source)
             if half or bool(state.best_value.isneginf().any()):  # other digits, or an image that was never judged
                 with torch.no_grad():
-                    state.best_value = (exact or objective.bind(codec, source, None))(x_adv)
+                    state.best_value = (exact or bound(objective, codec, source, None))(x_adv)
         unmoved = (x_adv == source).flatten(1).all(1)
         if bool(unmoved.any()):
             warnings.warn(

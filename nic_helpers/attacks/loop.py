@@ -47,7 +47,6 @@ class Problem:
     value: Callable[[Tensor, Rows], Tensor]
     judge: Callable[[Tensor, Rows], Tensor]
     flat_at_source: bool
-    bind: Callable[[Tensor], Callable[[Tensor], Tensor]] | None = None  # the objective for other sources
     judge_every: int = JUDGE_EVERY
     active: Tensor = field(init=False)
     stopped: Tensor | None = field(init=False, default=None)  # [B], which the last gradient stopped, if any
@@ -78,7 +77,7 @@ class Problem:
         """Objective [B] at x', where it is judged, and the gradient of that for the transformed sources at the transformed x'."""
 
         def values_at(v: Tensor, rows: Rows) -> Tensor:
-            return self.bind(transform(self.x[rows]))(transform(v))
+            return self.value.on(transform(self.x[rows]))(transform(v))
 
         values = self.judged(x_adv) if step % self.judge_every == 0 else x_adv.new_full((len(x_adv),), -torch.inf)
         gradient = self._differentiate(values_at, x_adv)[1]
