@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nic_helpers.attacks.base import Attack
-from nic_helpers.attacks.loop import Ascent, uniform_noise
+from nic_helpers.attacks.loop import uniform_noise
 from nic_helpers.budgets import L2rms
 from nic_helpers.images import to_8bit
 from nic_helpers.metrics import achieved
@@ -39,8 +39,8 @@ class RandomNoise(Attack):
             few = F.interpolate(noise[:, :1], size=[max(1, side // 4) for side in noise.shape[-2:]])
             noise = F.interpolate(few, size=noise.shape[-2:], mode="bicubic").expand_as(noise)
         x_adv = p.budget.project(p.x + p.budget.offset(noise if self.kind == "uniform" else noise.sign()), p.x)
-        values = p.judged(x_adv)
-        return Ascent(x_adv, values, [values.cpu()])
+        p.begin(x_adv)
+        return p.offer(x_adv)
 
 
 def dissolved(x: Tensor, x_adv: Tensor, eps: float, seed: int = 0) -> Tensor:
