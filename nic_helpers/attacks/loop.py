@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import functools
 import math
 import warnings
 import zlib
@@ -258,7 +257,7 @@ def ascend(
     p.begin(start)
     x_adv = start
     for step, size in enumerate(step_sizes):
-        through = diverse and functools.partial(diverse, step=step)
+        through = None if diverse is None else lambda v, step=step: diverse(v, step)
         due = step if diverse else step or 1
         if step == 0 and first_gradient_at is not None:  # a place to look from, no candidate
             probe = first_gradient_at

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nic_helpers.attacks.base import Attack
+from nic_helpers.attacks.base import Attack, first_of
 from nic_helpers.attacks.loop import uniform_noise
 from nic_helpers.budgets import L2rms
 from nic_helpers.images import to_8bit
@@ -82,7 +81,7 @@ class SpectralNoise(Attack):
         found = self.like.with_(eps=self.eps, seed=self.seed)._attack(codec, x, objective)
         source = to_8bit(x.detach())
         x_adv = dissolved(source, found.x_adv, self.eps, self.seed + 1)
-        at = (codec[0] if isinstance(codec, Sequence) else codec).device
+        at = first_of(codec).device
         with torch.no_grad():
             value = objective.bind(codec, source.to(at, torch.float32), None)(x_adv.to(at, torch.float32))
         return replace(found, x_adv=x_adv, objective=value.to(x.device), **achieved(source, x_adv))
