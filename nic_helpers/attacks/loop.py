@@ -18,6 +18,8 @@ from nic_helpers.images import to_uint8
 
 JUDGE_EVERY = 20  # steps between iterates that the rounding codec judges, where gradients come from another surrogate
 Rows = Tensor | slice  # which images of a batch
+Render = Callable[[Tensor], Tensor]  # images of other images, or of parameters
+Climbed = tuple[Tensor, Tensor]  # values [B], and the gradient
 
 
 def generator(image: Tensor, seed: int) -> torch.Generator:
@@ -92,54 +94,55 @@ class Problem:
         return other
 
     def begin(self, start: Tensor) -> None:
-        """What images remain that nothing is kept of: ``start``, not the sources. Later starts change nothing."""
+        """Images of which nothing is ever kept end at ``start``, and not at their sources. Later starts change nothing."""
         if not self.state.trace:
             self.state = Ascent.begin(start)
 
     def climb(
-        self,
-        x_adv: Tensor,
-        step: int = 0,
-        *,
-        keep: bool = True,
-        render: Callable[[Tensor], Tensor] | None = None,
-        through: Callable[[Tensor], Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Objective [B] of x' (−∞ where it is not judged) and its gradient; counted, and x' is kept where it is the best so far.
+        self, x_adv: Tensor, step: int = 0, *, keep: bool = True, render: Render | None = None, through: Render | None = None
+    ) -> Climbed:
+        """Objective [B] of x' (−∞ where it is not judged), and its gradient.
 
-        ``keep=False``: x' is no candidate, but for images that are stopped here, which come no further. ``render``: the first
-        argument is not x' but parameters θ [B, …], the image is :meth:`rendered` of them, and the gradient is that for θ.
-        ``through``: the gradient is the objective's for sources and x' transformed like this.
+        The gradient is counted, and x' is kept where it is an image's best so far. ``keep=False``: x' is no candidate, but for
+        images that are stopped here, which come no further. ``render``: the first argument is not x' but parameters
+        θ [B, …]. What they are :meth:`rendered` to is judged, and the gradient is that for θ. ``through``: the gradient is the
+        objective's for sources and x' transformed like this.
         """
         if render is not None:
-            return self._climb_rendered(render, x_adv, step, keep)
-        values, gradient = self.look(x_adv, step, through)
+            return self._pulled_back(self.climb, render, x_adv, step, keep=keep, through=through)
+        values, gradient = self.look(x_adv, step, through=through)
         if not keep:
             values = torch.where(self.active, -torch.inf, values)
         self.state.keep(x_adv, values)
         return values, gradient
 
-    def look(self, x_adv: Tensor, step: int = 0, through: Callable[[Tensor], Tensor] | None = None) -> tuple[Tensor, Tensor]:
+    def look(self, x_adv: Tensor, step: int = 0, *, render: Render | None = None, through: Render | None = None) -> Climbed:
         """As :meth:`climb`, but nothing is kept: x' is only a place to take a gradient at."""
+        if render is not None:
+            return self._pulled_back(self.look, render, x_adv, step, through=through)
         if through is None:
             return self.value_and_gradient(x_adv, step)
         return self.value_and_gradient_through(through, x_adv, step)
 
-    def offer(self, x_adv: Tensor, render: Callable[[Tensor], Tensor] | None = None) -> Ascent:
-        """Judge x' (or what θ is ``rendered`` to) without a gradient and keep it where it is the best; the state, to be returned."""
+    def offer(self, x_adv: Tensor, render: Render | None = None) -> Ascent:
+        """Judge x' without a gradient, and keep it where it is an image's best so far. Gives the state, for a last line.
+
+        ``render``: the first argument is parameters, as in :meth:`climb`.
+        """
         x_adv = x_adv if render is None else self.rendered(render, x_adv)
         self.state.keep(x_adv, self.judged(x_adv))
         return self.state
 
-    def rendered(self, render: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
-        """The image inside the budget that parameters θ stand for: ``render(θ)``, projected."""
+    def rendered(self, render: Render, theta: Tensor) -> Tensor:
+        """The images [B, 3, H, W] that parameters θ stand for: ``render(θ)``, projected into the budget."""
         return self.budget.project(render(theta).detach(), self.x)
 
-    def _climb_rendered(self, render, theta: Tensor, step: int, keep: bool) -> tuple[Tensor, Tensor]:
-        values, gradient = self.climb(self.rendered(render, theta), step, keep=keep)
+    def _pulled_back(self, climb: Callable[..., Climbed], render: Render, theta: Tensor, step: int, **how) -> Climbed:
+        """What ``climb`` gives for the image that θ is rendered to, its gradient as that for θ."""
+        values, gradient = climb(self.rendered(render, theta), step, **how)
         with torch.enable_grad():
             theta = theta.detach().requires_grad_(True)
-            # past the projection: parameters are to move on where it holds the image back
+            # as if there were no projection: where it holds the image back, parameters are to move on
             (slope,) = torch.autograd.grad(render(theta), theta, gradient)
         return values, slope
 
@@ -147,7 +150,7 @@ class Problem:
         """The 8-bit images inside the budget that x' stands for."""
         return self.budget.to_8bit(x_adv.detach(), self.x[rows])
 
-    def value_and_gradient(self, x_adv: Tensor, step: int = 0) -> tuple[Tensor, Tensor]:
+    def value_and_gradient(self, x_adv: Tensor, step: int = 0) -> Climbed:
         """Objective [B] of the 8-bit images that x' stands for (−∞ where it is not judged), and its gradient there.
 
         The gradient is counted; nothing is kept.
@@ -157,7 +160,7 @@ class Problem:
             values = self._judged_at(step, x_adv)
         return self._last_chance(values, x_adv), gradient
 
-    def value_and_gradient_through(self, transform: Callable[[Tensor], Tensor], x_adv: Tensor, step: int) -> tuple[Tensor, Tensor]:
+    def value_and_gradient_through(self, transform: Render, x_adv: Tensor, step: int) -> Climbed:
         """Objective [B] at x', where it is judged, and the gradient of that for the transformed sources at the transformed x'."""
 
         def values_at(v: Tensor, rows: Rows) -> Tensor:
@@ -185,7 +188,7 @@ class Problem:
             values[rows] = torch.where(found.isfinite(), found, -torch.inf)
         return values
 
-    def _differentiate(self, values_at: Callable[[Tensor, Rows], Tensor], x_adv: Tensor) -> tuple[Tensor, Tensor]:
+    def _differentiate(self, values_at: Callable[[Tensor, Rows], Tensor], x_adv: Tensor) -> Climbed:
         """Values [B] through the surrogate and their gradient, counted; images where either is not finite are stopped."""
         self.stopped = None
         values, gradient = _unknown(x_adv), torch.zeros_like(x_adv)
@@ -204,7 +207,7 @@ class Problem:
         self.state.gradients = len(self.climbed)
         return values, gradient
 
-    def _slope(self, values_at: Callable[[Tensor, Rows], Tensor], x_adv: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+    def _slope(self, values_at: Callable[[Tensor, Rows], Tensor], x_adv: Tensor, rows: Rows) -> Climbed:
         part = self.as_8bit(x_adv[rows], rows).requires_grad_(True)
         with torch.enable_grad():  # also for callers under no_grad
             found = values_at(part, rows)
@@ -244,29 +247,31 @@ def ascend(
     direction: Callable[[Tensor, Tensor], Tensor] | None = None,
     diverse: Callable[[Tensor, int], Tensor] | None = None,
     project: Callable[[Tensor, Tensor], Tensor] | None = None,
+    render: Render | None = None,
 ) -> Ascent:
     """The loop: x' ← project(x' + step·direction(gradient, x')), keeping the best iterate of each image.
 
     ``first_gradient_at``: where the first gradient is taken, if not at ``start`` itself. ``direction``: default the
     budget's steepest. ``diverse(x', step)``: gradients are those of the objective for sources transformed like this.
-    ``project(x', x)``: default the budget's. Where judging costs a forward pass, the start is
-    judged for diverse gradients only.
+    ``project(x', x)``: default the budget's. ``render``: what moves is parameters, of which it makes images
+    (:meth:`Problem.climb`). Starts, directions and projections are then those of the parameters, and nothing holds them by
+    default. Where judging costs a forward pass, the start is judged for diverse gradients only.
     """
-    project = project or p.budget.project
+    project = project or (p.budget.project if render is None else lambda theta, x: theta)
     direction = direction or (lambda gradient, x_adv: p.budget.steepest(gradient))
-    p.begin(start)
+    p.begin(start if render is None else p.rendered(render, start))
     x_adv = start
     for step, size in enumerate(step_sizes):
         through = None if diverse is None else lambda v, step=step: diverse(v, step)
         due = step if diverse else step or 1
         if step == 0 and first_gradient_at is not None:  # a place to look from, no candidate
             probe = first_gradient_at
-            _, gradient = p.look(probe, due, through)
+            _, gradient = p.look(probe, due, render=render, through=through)
         else:
             probe = x_adv
-            _, gradient = p.climb(x_adv, due, through=through)
+            _, gradient = p.climb(x_adv, due, render=render, through=through)
         x_adv = project(torch.add(x_adv, direction(gradient, probe), alpha=size), p.x)
-    return p.offer(x_adv)
+    return p.offer(x_adv, render)
 
 
 class Adam:
