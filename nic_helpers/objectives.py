@@ -1,7 +1,8 @@
 """What an attack maximises. An objective is bound to a codec and a source once, then asked for values per image.
 
 ``bind(codec, x, surrogate)`` gives a function (x' [n, 3, H, W], rows) -> values [n], where ``rows`` says which of the
-sources the n images belong to (default: all of them). ``surrogate`` is how an attack's gradients pass the codec's
+sources the n images belong to (default: all of them). Of the objectives here that is a :class:`Bound`; of one's own a plain
+function will do, and :func:`bound` makes a Bound of it. ``surrogate`` is how an attack's gradients pass the codec's
 rounding unless it says otherwise: the one that did best over the bundled codecs (notebooks 03 to 05).
 """
 
@@ -37,6 +38,65 @@ def check_objective(objective) -> None:
             f'the objective {type(objective).__name__} lacks {" and ".join(lacks)}: give it surrogate = "ste" (how '
             "gradients pass the codec's rounding) and flat_at_source = False (is its gradient zero at x?)"
         )
+
+
+class Bound:
+    """An objective for one codec (or a list of them) and its sources x [B, 3, H, W].
+
+    Call it with (x' [n, 3, H, W], rows) for the values [n].
+    """
+
+    def __init__(self, objective, codec, x: Tensor, surrogate: str | None, value: Callable[..., Tensor]):
+        self.objective, self.codec, self.x, self.surrogate, self._value = objective, codec, x, surrogate, value
+
+    def __call__(self, x_adv: Tensor, rows=slice(None)) -> Tensor:
+        """Objective [n] of the images x' [n, 3, H, W] of the sources ``rows``."""
+        return self._value(x_adv, rows)
+
+    def at(self, codec, surrogate: str | None) -> Bound:
+        """The same sources, and what they are compared with, seen through another codec or surrogate."""
+        return bound(self.objective, codec, self.x, surrogate)
+
+    def on(self, x: Tensor) -> Bound:
+        """The same codec and surrogate for other sources."""
+        return bound(self.objective, self.codec, x, self.surrogate)
+
+
+class Compared(Bound):
+    """A distortion for one codec and its sources. It keeps its ``target`` [B, 3, H, W], what x' is compared with."""
+
+    def __init__(self, objective: Distortion, codec, x: Tensor, surrogate: str | None, target: Tensor):
+        super().__init__(objective, codec, x, surrogate, self._error)
+        self.target = target
+
+    def _error(self, x_adv: Tensor, rows) -> Tensor:
+        reference = x_adv if self.objective.reference == "own" else self.target[rows]
+        return MEASURES[self.objective.measure](picture(self.codec, x_adv, self.surrogate), reference)
+
+    def at(self, codec, surrogate: str | None) -> Bound:
+        """The distance to the same target, seen through another codec or surrogate."""
+        return self.objective.bind(codec, self.x, surrogate, self.target)
+
+
+class Turned(Bound):
+    """Another bound objective with the sign of its gradient turned round, its value as it is."""
+
+    def __init__(self, objective: Descending, inner: Bound):
+        super().__init__(objective, inner.codec, inner.x, inner.surrogate, self._turned)
+        self.inner = inner
+
+    def _turned(self, x_adv: Tensor, rows) -> Tensor:
+        return self.inner(2 * x_adv.detach() - x_adv, rows)
+
+    def at(self, codec, surrogate: str | None) -> Bound:
+        """As the inner one is there."""
+        return Turned(self.objective, self.inner.at(codec, surrogate))
+
+
+def bound(objective, codec, x: Tensor, surrogate: str | None) -> Bound:
+    """An objective for a codec and its sources, as a :class:`Bound` also where its own ``bind`` gives a plain function."""
+    value = objective.bind(codec, x, surrogate)
+    return value if isinstance(value, Bound) else Bound(objective, codec, x, surrogate, value)
 
 
 def squared_error(a: Tensor, b: Tensor) -> Tensor:
@@ -93,7 +153,7 @@ class Distortion:
         rounding; straight-through gradients then are zero too)."""
         return self.reference == "clean"
 
-    def bind(self, codec, x: Tensor, surrogate: str | None, target: Tensor | None = None) -> Callable[..., Tensor]:
+    def bind(self, codec, x: Tensor, surrogate: str | None, target: Tensor | None = None) -> Bound:
         """The values' function; the clean reconstruction is computed here, once (or given as ``target``).
 
         The reference is the rounding codec's output whatever the surrogate (in the parallel form for context models).
@@ -105,13 +165,7 @@ class Distortion:
         elif target is None:
             with torch.no_grad():
                 target = picture(codec, x, None)
-
-        def value(x_adv: Tensor, rows=slice(None)) -> Tensor:
-            reference = x_adv if self.reference == "own" else target[rows]
-            return MEASURES[self.measure](picture(codec, x_adv, surrogate), reference)
-
-        value.target = target
-        return value
+        return Compared(self, codec, x, surrogate, target)
 
 
 @dataclass(frozen=True)
@@ -121,11 +175,15 @@ class Rate:
     surrogate = "all"  # none of them is the strongest on every codec, nor even on every image (notebook 05)
     flat_at_source = False
 
-    def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
+    def bind(self, codec, x: Tensor, surrogate: str | None) -> Bound:
         """The values' function, in bits per pixel."""
-        if not codec.differentiable:
-            return lambda x_adv, rows=slice(None): x_adv.new_tensor(real_bpp(codec.encode(x_adv), x_adv))
-        return lambda x_adv, rows=slice(None): codec.estimated_bpp(x_adv, surrogate)
+
+        def value(x_adv: Tensor, rows) -> Tensor:
+            if not codec.differentiable:
+                return x_adv.new_tensor(real_bpp(codec.encode(x_adv), x_adv))
+            return codec.estimated_bpp(x_adv, surrogate)
+
+        return Bound(self, codec, x, surrogate, value)
 
 
 @dataclass(frozen=True)
@@ -158,7 +216,7 @@ class Joint:
             raise ValueError(f"angle must be a finite number of degrees, got {angle!r}")
         return cls(math.cos(math.radians(angle)), math.sin(math.radians(angle)))
 
-    def bind(self, codec, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
+    def bind(self, codec, x: Tensor, surrogate: str | None) -> Bound:
         """The values' function, in bits per pixel; ValueError for a codec without λ."""
         if not math.isfinite(codec.lmbda):
             raise ValueError(
@@ -166,14 +224,14 @@ class Joint:
                 "with load_codec(…, lmbda=…)"
             )
 
-        def value(x_adv: Tensor, rows=slice(None)) -> Tensor:
+        def value(x_adv: Tensor, rows) -> Tensor:
             if self.b == 0:
                 return self.a * codec.estimated_bpp(x_adv, surrogate)
             out = codec(x_adv, surrogate, rate=self.a != 0)
             total = self.b * codec.lmbda * 255**2 * squared_error(out.x_hat, x_adv)
             return total + self.a * out.bpp if self.a else total
 
-        return value
+        return Bound(self, codec, x, surrogate, value)
 
 
 #: The six directions of SRDA (our reading), as angles in degrees.
@@ -221,7 +279,7 @@ class Together:
         squared = isinstance(self.objective, Distortion) and self.objective.measure != "ms_ssim"
         return codec.lmbda * 255**2 if squared else 1.0
 
-    def bind(self, codecs, x: Tensor, surrogate: str | None) -> Callable[..., Tensor]:
+    def bind(self, codecs, x: Tensor, surrogate: str | None) -> Bound:
         """The values' function, for a list of codecs."""
         values = [self.objective.bind(c, x, surrogate) for c in codecs]
         with torch.no_grad():
@@ -230,14 +288,14 @@ class Together:
             if all(math.isfinite(c.lmbda) for c in codecs):
                 costs = torch.stack([Joint(1.0, 1.0).bind(c, x, None)(x) / self._unit(c) for c in codecs])
 
-        def value(x_adv: Tensor, rows=slice(None)) -> Tensor:
+        def value(x_adv: Tensor, rows) -> Tensor:
             effects = (torch.stack([v(x_adv, rows) for v in values]) - before[:, rows]) / costs[:, rows]
             if math.isinf(self.temperature):
                 return effects.mean(0)
             softest = torch.logsumexp(-effects / self.temperature, 0) - math.log(len(effects))
             return -self.temperature * softest
 
-        return value
+        return Bound(self, codecs, x, surrogate, value)
 
 
 @dataclass(frozen=True)
@@ -256,13 +314,6 @@ class Descending:
         """As the objective is."""
         return self.objective.flat_at_source
 
-    def bind(self, codec, x: Tensor, surrogate: str | None, **shared) -> Callable[..., Tensor]:
+    def bind(self, codec, x: Tensor, surrogate: str | None) -> Bound:
         """The values' function, of the objective's."""
-        inner = self.objective.bind(codec, x, surrogate, **shared)
-
-        def value(x_adv: Tensor, rows=slice(None)) -> Tensor:
-            return inner(2 * x_adv.detach() - x_adv, rows)
-
-        if hasattr(inner, "target"):
-            value.target = inner.target
-        return value
+        return Turned(self, bound(self.objective, codec, x, surrogate))

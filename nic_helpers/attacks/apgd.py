@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 
 from nic_helpers.attacks.base import Attack
-from nic_helpers.attacks.loop import Ascent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,35 +34,32 @@ class APGD(Attack):
 
     def _run(self, p):
         x_adv = previous = self._beside(p, self.seed)
-        state = Ascent.begin(x_adv)
+        p.begin(x_adv)
         size = x_adv.new_full((len(x_adv), 1, 1, 1), 2 * self.eps)
-        values, gradient = p.value_and_gradient(x_adv)
-        state.keep(x_adv, values)
+        values, gradient = p.climb(x_adv)
         best_gradient = gradient
         improved = torch.zeros_like(values)
         best_before, halved_before, last = values, torch.zeros_like(values, dtype=torch.bool), 0
         for step in range(1, self.steps + 1):
-            state.gradients += 1
             stepped = p.budget.project(x_adv + size * p.budget.steepest(gradient), p.x)
             weight = 1.0 if step == 1 else 0.75
             moved = x_adv + weight * (stepped - x_adv) + (1 - weight) * (x_adv - previous)
-            previous, x_adv, old_values = x_adv, p.budget.project(moved, p.x), values
+            previous, x_adv = x_adv, p.budget.project(moved, p.x)
             if step == self.steps:  # the last iterate needs no gradient
-                state.keep(x_adv, p.judged(x_adv))
                 break
-            values, gradient = p.value_and_gradient(x_adv)
-            better = values > state.best_value
-            state.keep(x_adv, values)
-            best_gradient = torch.where(better[:, None, None, None], gradient, best_gradient)
+            old_values, old_best = values, p.state.best_value
+            values, gradient = p.climb(x_adv)
+            best_gradient = torch.where((values > old_best)[:, None, None, None], gradient, best_gradient)
             improved += values > old_values
             if step in self.checkpoints():
-                stuck = ~halved_before & (state.best_value <= best_before)
+                best = p.state.best_value
+                stuck = ~halved_before & (best <= best_before)
                 halve = (improved < 0.75 * (step - last)) | stuck
                 again = halve[:, None, None, None]
                 size = torch.where(again, size / 2, size)
-                x_adv, previous = torch.where(again, state.best, x_adv), torch.where(again, state.best, previous)
+                x_adv, previous = (torch.where(again, p.state.best, v) for v in (x_adv, previous))
                 gradient = torch.where(again, best_gradient, gradient)
-                values = torch.where(halve, state.best_value, values)
-                best_before, halved_before, last = state.best_value, halve, step
+                values = torch.where(halve, best, values)
+                best_before, halved_before, last = best, halve, step
                 improved = torch.zeros_like(improved)
-        return state
+        return p.offer(x_adv)

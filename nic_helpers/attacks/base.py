@@ -22,10 +22,11 @@ from nic_helpers.codecs.quantisers import seeded_noise
 from nic_helpers.images import as_images, to_8bit
 from nic_helpers.memory import check_room, images_with_room
 from nic_helpers.metrics import achieved
-from nic_helpers.objectives import Distortion, Together, check_objective
+from nic_helpers.objectives import Bound, Distortion, Together, bound, check_objective
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 SURROGATES = ("identity", "ste", "noise")  # those with a gradient, which surrogate="all" tries in turn
+ROUNDING = ("ste", None)  # those through which values are the rounding codec's
 
 
 @dataclass
@@ -219,46 +220,57 @@ class Attack:
         return best_of([self._attack_through(s, codec, x, objective) for s in self.surrogates(objective)])
 
     def _attack_through(self, surrogate: str | None, codec, x: Tensor, objective) -> AttackResult:
-        began, budget = time.perf_counter(), BUDGETS[self.norm](self.eps)
-        one = codec[0] if isinstance(codec, Sequence) else codec
-        source = to_8bit(x).to(one.device, torch.float32)
-        quick = _at(codec, self.precision)
-        rounds, half = surrogate in ("ste", None), self.precision != "float32"
-        # what results are judged by: float32 and true rounding, where the values with the gradient are not that already
-        exact = objective.bind(_at(codec, "float32"), source, None) if half or not rounds else None
-        shared = {"target": exact.target} if hasattr(exact, "target") else {}
+        began = time.perf_counter()
+        source = to_8bit(x).to(first_of(codec).device, torch.float32)
+        exact = self._exact(surrogate, codec, source, objective)
         with seeded_noise(self.seed):
-            value = judge = objective.bind(quick, source, surrogate, **shared)
-            if not rounds:
-                judge = objective.bind(quick, source, None, **shared) if half else exact
-            flat = objective.flat_at_source and (rounds or one.always_rounds)
-            bind = lambda other: objective.bind(quick, other, surrogate)  # noqa: E731
-            problem = Problem(source, budget, value, judge, flat, bind, self.judge_every)
+            problem = self._problem(surrogate, codec, source, objective, exact)
             state = self._run(problem)
-            x_adv = budget.to_8bit(state.best, source)
-            if half or bool(state.best_value.isneginf().any()):  # other digits, or an image that was never judged
+            x_adv, values = problem.budget.to_8bit(state.best, source), state.best_value
+            if self._reduced or bool(values.isneginf().any()):  # other digits, or an image that was never judged
                 with torch.no_grad():
-                    state.best_value = (exact or objective.bind(codec, source, None))(x_adv)
-        unmoved = (x_adv == source).flatten(1).all(1)
-        if bool(unmoved.any()):
-            warnings.warn(
-                f"image(s) {unmoved.nonzero().flatten().tolist()} of the batch stay as they were: nothing better was found "
-                f"that eps = {self.eps:.3g} ({self.norm}) and rounding to 8 bits leave room for",
-                stacklevel=4,
-            )
-        climbed = torch.stack(problem.climbed) if problem.climbed else state.trace[0].new_empty((0, len(x)))
+                    values = (exact or bound(objective, codec, source, None))(x_adv)
+        self._warn_of_unmoved((x_adv == source).flatten(1).all(1))
         clean = to_8bit(x)
         x_adv = to_8bit(x_adv.to(x.device, clean.dtype))
         return AttackResult(
             x_adv,
-            state.best_value.to(x.device),
+            values.to(x.device),
             torch.stack(state.trace),
             state.gradients,
             len(problem.judgements),
             time.perf_counter() - began,
-            surrogate_trace=climbed,
+            surrogate_trace=torch.stack(problem.climbed) if problem.climbed else state.trace[0].new_empty((0, len(x))),
             **achieved(clean, x_adv),
         )
+
+    @property
+    def _reduced(self) -> bool:
+        """Whether the values along the way may have other digits than the result's."""
+        return self.precision != "float32"
+
+    def _exact(self, surrogate: str | None, codec, source: Tensor, objective) -> Bound | None:
+        """What results are judged by: float32 and true rounding. None where the values with the gradient are that already."""
+        if surrogate in ROUNDING and not self._reduced:
+            return None
+        return bound(objective, _at(codec, "float32"), source, None)
+
+    def _problem(self, surrogate: str | None, codec, source: Tensor, objective, exact: Bound | None) -> Problem:
+        """The batch as it is climbed, in this attack's precision; compared with what ``exact`` is compared with."""
+        quick, rounds = _at(codec, self.precision), surrogate in ROUNDING
+        value = judge = bound(objective, quick, source, surrogate) if exact is None else exact.at(quick, surrogate)
+        if not rounds:
+            judge = exact.at(quick, None) if self._reduced else exact
+        flat = objective.flat_at_source and (rounds or first_of(codec).always_rounds)
+        return Problem(source, BUDGETS[self.norm](self.eps), value, judge, flat, self.judge_every)
+
+    def _warn_of_unmoved(self, unmoved: Tensor) -> None:
+        if bool(unmoved.any()):
+            warnings.warn(
+                f"image(s) {unmoved.nonzero().flatten().tolist()} of the batch stay as they were: nothing better was found "
+                f"that eps = {self.eps:.3g} ({self.norm}) and rounding to 8 bits leave room for",
+                stacklevel=5,
+            )
 
     def _run(self, p: Problem) -> Ascent:
         raise TypeError("Attack is a base: use one of the attacks of nic_helpers.attacks")
@@ -292,6 +304,11 @@ def _plain(x: Tensor) -> Tensor:
     """x without a history, contiguous, and with a gradient to be had, whatever mode it was made in."""
     x = x.detach()
     return x.clone(memory_format=torch.contiguous_format) if x.is_inference() else x.contiguous()
+
+
+def first_of(codec):
+    """The codec, or of several the first."""
+    return codec[0] if isinstance(codec, Sequence) else codec
 
 
 def _at(codec, precision: str):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nic_helpers.attacks.base import Attack
-from nic_helpers.attacks.loop import Ascent, uniform_noise
+from nic_helpers.attacks.base import Attack, first_of
+from nic_helpers.attacks.loop import uniform_noise
 from nic_helpers.budgets import L2rms
 from nic_helpers.images import to_8bit
 from nic_helpers.metrics import achieved
@@ -39,8 +38,8 @@ class RandomNoise(Attack):
             few = F.interpolate(noise[:, :1], size=[max(1, side // 4) for side in noise.shape[-2:]])
             noise = F.interpolate(few, size=noise.shape[-2:], mode="bicubic").expand_as(noise)
         x_adv = p.budget.project(p.x + p.budget.offset(noise if self.kind == "uniform" else noise.sign()), p.x)
-        values = p.judged(x_adv)
-        return Ascent(x_adv, values, [values.cpu()])
+        p.begin(x_adv)
+        return p.offer(x_adv)
 
 
 def dissolved(x: Tensor, x_adv: Tensor, eps: float, seed: int = 0) -> Tensor:
@@ -82,7 +81,7 @@ class SpectralNoise(Attack):
         found = self.like.with_(eps=self.eps, seed=self.seed)._attack(codec, x, objective)
         source = to_8bit(x.detach())
         x_adv = dissolved(source, found.x_adv, self.eps, self.seed + 1)
-        at = (codec[0] if isinstance(codec, Sequence) else codec).device
+        at = first_of(codec).device
         with torch.no_grad():
             value = objective.bind(codec, source.to(at, torch.float32), None)(x_adv.to(at, torch.float32))
         return replace(found, x_adv=x_adv, objective=value.to(x.device), **achieved(source, x_adv))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nic_helpers.attacks.base import Attack, Iterative
-from nic_helpers.attacks.loop import Adam, Ascent, ascend, falling, uniform_noise
+from nic_helpers.attacks.loop import Adam, ascend, falling, uniform_noise
 from nic_helpers.budgets import onto_surface
 
 
@@ -73,21 +73,16 @@ class SSAH(Attack):
 
     def _run(self, p):
         x_adv = self._first_gradient_at(p) if p.flat_at_source else p.x
-        state, adam, low = Ascent.begin(p.x), Adam(p.x), haar_low(p.x)
+        adam, low = Adam(p.x), haar_low(p.x)
         for step, size in enumerate(falling(self.lr * self.eps, self.steps)):
-            values, gradient = p.value_and_gradient(x_adv, step)
-            state.gradients += 1
-            if 2 * step < self.steps:  # but an image that is stopped comes no further
-                values = torch.where(p.active, -torch.inf, values)
-            state.keep(x_adv, values)
+            _, gradient = p.climb(x_adv, step, keep=2 * step >= self.steps)
             with torch.enable_grad():
                 v = x_adv.detach().requires_grad_(True)
                 (penalty,) = torch.autograd.grad(F.smooth_l1_loss(haar_low(v), low, reduction="sum", beta=self.eps), v)
             uphill = p.budget.steepest(gradient) - self.smoothness * penalty
             # out to the ball's surface, too: the penalty is to turn δ, not to shorten it
             x_adv = onto_surface(p.budget, x_adv + size * adam.direction(uphill), p.x)
-        state.keep(x_adv, p.judged(x_adv))
-        return state
+        return p.offer(x_adv)
 
 
 #: Blue- and red-difference axes of YCbCr (ITU-R BT.601) in RGB: along them the luma does not change.
@@ -117,21 +112,12 @@ class Chroma(Attack):
     def _run(self, p):
         cells = [max(1, -(-side // self.cell)) for side in p.x.shape[2:]]
         field = self.eps * uniform_noise(p.x, self.seed)[:, :2, : cells[0], : cells[1]]
-        if not p.flat_at_source:
-            field = 0 * field
-        state, adam = Ascent.begin(p.x), Adam(field)
+        field = self._inside(p, field if p.flat_at_source else 0 * field)
+        adam, render = Adam(field), lambda field: p.x + self._shift(p.x, field)
         for step, size in enumerate(falling(self.lr * self.eps, self.steps)):
-            x_adv, field = self._coloured(p, field)
-            values, gradient = p.value_and_gradient(x_adv, step)
-            state.gradients += 1
-            state.keep(x_adv, values)
-            with torch.enable_grad():
-                v = field.detach().requires_grad_(True)
-                (slope,) = torch.autograd.grad(self._shift(p.x, v), v, gradient)
-            field = field + size * adam.direction(slope)
-        x_adv, _ = self._coloured(p, field)
-        state.keep(x_adv, p.judged(x_adv))
-        return state
+            _, slope = p.climb(field, step, render=render)
+            field = self._inside(p, field + size * adam.direction(slope))
+        return p.offer(field, render)
 
     def _shift(self, x: Tensor, field: Tensor) -> Tensor:
         smooth = F.interpolate(field, x.shape[2:], mode="bicubic", align_corners=False)
@@ -139,9 +125,9 @@ class Chroma(Attack):
         room = torch.where(delta > 0, 1 - x, x) / delta.abs().clamp_min(1e-12)
         return delta * room.amin(1, keepdim=True).clamp(max=1).detach()
 
-    def _coloured(self, p, field: Tensor) -> tuple[Tensor, Tensor]:
-        """The image under a field, and the field, both scaled back until the shift is inside the ball."""
+    def _inside(self, p, field: Tensor) -> Tensor:
+        """A field scaled back until its shift is inside the ball."""
         for _ in range(3):  # pixels without room take less than their share: scaling is not quite linear
             over = p.budget.size(self._shift(p.x, field)) / self.eps
             field = field / over.clamp_min(1.0)[:, None, None, None]
-        return p.budget.project(p.x + self._shift(p.x, field), p.x), field
+        return field

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from nic_helpers.attacks.base import Attack, AttackResult, Iterative
-from nic_helpers.attacks.loop import Adam, Ascent, ascend
+from nic_helpers.attacks.loop import Adam, ascend
 from nic_helpers.codecs.base import Images
 from nic_helpers.objectives import Joint, Together
 
@@ -93,18 +93,14 @@ class FTDA(Attack):
 
     def _run(self, p):
         x_adv = self._first_gradient_at(p) if p.flat_at_source else p.x
-        state, adam = Ascent.begin(p.x), Adam(p.x)
+        adam = Adam(p.x)
         for step in range(self.steps):
-            values, gradient = p.value_and_gradient(x_adv, step)
-            state.gradients += 1
+            _, gradient = p.climb(x_adv, step)
             delta = x_adv - p.x
             inside = p.budget.size(delta) <= self.eps
-            state.keep(x_adv, values)
             back = -2 * delta / delta[0].numel()
             lr = self.lr * 0.33 ** (3 * step // self.steps)
             step_direction = adam.direction(torch.where(inside[:, None, None, None], gradient, back))
             delta = (delta + lr * step_direction).clamp(-self.clip, self.clip)
             x_adv = (p.x + delta).clamp(0, 1)
-        last = p.budget.project(x_adv, p.x)
-        state.keep(last, p.judged(last))
-        return state
+        return p.offer(p.budget.project(x_adv, p.x))

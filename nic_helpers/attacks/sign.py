@@ -31,10 +31,10 @@ class FGSM(Attack):
         self._check_at_least_1("restarts")
 
     def _run(self, p):
-        state = ascend(p, p.x, [self.eps], self._first_gradient_at(p))
+        ascend(p, p.x, [self.eps], self._first_gradient_at(p))
         for restart in range(1, self.restarts):
-            state = ascend(p, p.x, [self.eps], self._beside(p, self.seed + 7919 * restart), state)
-        return state
+            ascend(p, p.x, [self.eps], self._beside(p, self.seed + 7919 * restart))
+        return p.state
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +59,9 @@ class PGD(Iterative):
         self._check_at_least_1("restarts")
 
     def _run(self, p):
-        state = None
         for restart in range(self.restarts):
-            state = ascend(p, self._beside(p, self.seed + 7919 * restart), self.step_sizes, state=state)
-        return state
+            ascend(p, self._beside(p, self.seed + 7919 * restart), self.step_sizes)
+        return p.state
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nic_helpers.attacks.base import Attack
-from nic_helpers.attacks.loop import Ascent, generator
+from nic_helpers.attacks.loop import generator
 
 #: After this many of 10 000 queries the share of the image that a square covers is halved.
 HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
@@ -44,18 +44,17 @@ class Square(Attack):
         height, width = p.x.shape[2:]
         draws = [generator(image, self.seed) for image in p.x]
         stripes = [_signs((3, 1, width), g).expand(3, height, width) for g in draws]
-        best = p.budget.project(p.x + self.eps * torch.stack(stripes).to(p.x), p.x)
-        state = Ascent.begin(best)
-        state.keep(best, p.judged(best))
+        x_adv = p.budget.project(p.x + self.eps * torch.stack(stripes).to(p.x), p.x)
+        p.begin(x_adv)
+        p.offer(x_adv)
         for query in range(1, self.queries):
-            side, x_adv = self.side(query, height, width), state.best.clone()
+            side, x_adv = self.side(query, height, width), p.state.best.clone()
             for k, g in enumerate(draws):
                 top, left = (int(torch.randint(0, n - side + 1, (1,), generator=g)) for n in (height, width))
                 window = (k, slice(None), slice(top, top + side), slice(left, left + side))
                 x_adv[window] = p.x[window] + self.eps * _signs((3, 1, 1), g).to(p.x)
-            x_adv = p.budget.project(x_adv, p.x)
-            state.keep(x_adv, p.judged(x_adv))
-        return state
+            p.offer(p.budget.project(x_adv, p.x))
+        return p.state
 
 
 def _signs(shape: tuple[int, ...], g: torch.Generator) -> Tensor:

@@ -39,13 +39,12 @@ class Continuation(Attack):
 
     def _run(self, p: Problem) -> Ascent:
         begin = self.begin or min(1.0, 2 * self.eps)
-        wide, first, state, found = p.within(begin), self.steps // 2, None, []
+        first = self.steps // 2
         for restart in range(self.restarts):
-            found.append(ascend(wide, self._beside(wide, self.seed + 7919 * restart), _falling(begin, first)))
-            start = p.budget.project(found[-1].best, p.x)
-            state = ascend(p, start, _falling(self.eps, self.steps - first), state=state)
-        state.gradients += sum(f.gradients for f in found)
-        return state
+            wide = p.within(begin)
+            found = ascend(wide, self._beside(wide, self.seed + 7919 * restart), _falling(begin, first))
+            ascend(p, p.budget.project(found.best, p.x), _falling(self.eps, self.steps - first))
+        return p.state
 
 
 def _falling(size: float, steps: int) -> list[float]:

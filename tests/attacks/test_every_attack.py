@@ -98,8 +98,8 @@ class FailsLate(Distortion):
     after = 3
     calls = 0
 
-    def bind(self, codec, x, surrogate, target=None):
-        inner = super().bind(codec, x, surrogate, target)
+    def bind(self, codec, x, surrogate):
+        inner = super().bind(codec, x, surrogate)
 
         def spoilt(x_adv, rows=slice(None)):
             if not x_adv.requires_grad:
@@ -108,7 +108,6 @@ class FailsLate(Distortion):
             bad = torch.full((len(x_adv), 1, 1, 1), self.calls > self.after)
             return inner(Spoilt.apply(x_adv, bad), rows)
 
-        spoilt.target = inner.target
         return spoilt
 
 
