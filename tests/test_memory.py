@@ -255,34 +255,38 @@ NEED = """
 import os, sys, torch
 from nic_helpers import attacks, load_codec
 from nic_helpers.memory import forget_peak, peak_mib
-torch.set_num_threads(1)
 codec = load_codec(sys.argv[1], 3, device="cpu")
-attacks.PGD(8 / 255, steps=1)(codec, torch.rand(1, 3, 64, 64))
 for gradient, work in ((False, codec.reconstruct), (True, lambda v: attacks.PGD(8 / 255, steps=1)(codec, v))):
     took = []
-    for size in ((192, 256), (384, 512)):
+    for size in ((128, 192), (256, 384)):
         back, there = os.pipe()
-        if not os.fork():  # what an earlier part left would hide what a later one takes
+        if not os.fork():  # each in a process of its own: what an earlier one left would hide what a later one takes
             x = torch.rand(1, 3, *size)
             forget_peak()
             before = peak_mib()
             work(x)
             os.write(there, str(peak_mib() - before).encode())
             os._exit(0)
+        os.close(there)
         os.wait()
         took.append(float(os.read(back, 99)))
-    print((took[1] - took[0]) * 2**20 / (384 * 512 - 192 * 256) / codec.bytes_per_pixel(gradient))
+    print((took[1] - took[0]) * 2**20 / (256 * 384 - 128 * 192) / codec.bytes_per_pixel(gradient))
 """
+#: One thread, as a process with several cannot be forked; blocks that are freed go back to the system at once, and not when the
+#: allocator thinks fit, on which what is resident otherwise depends by a factor of two.
+PLAIN = {"OMP_NUM_THREADS": "1", "NIC_KEEP_MEMORY": "0", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a peak cannot be forgotten")
 @pytest.mark.parametrize("name", ["bmshj2018-hyperprior", "cheng2020-anchor"])
-def test_the_estimate_is_about_what_a_pass_and_an_attack_take(name):
-    # blocks that are freed go back to the system at once, and not when the allocator thinks fit
-    environment = os.environ | {"NIC_KEEP_MEMORY": "0", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+def test_the_estimate_is_about_what_a_pixel_more_takes_in_a_pass_and_in_an_attack(name):
     run = subprocess.run(
-        [sys.executable, "-c", NEED, name], env=environment, capture_output=True, text=True, check=True, timeout=240
+        [sys.executable, "-W", "ignore", "-c", NEED, name],
+        env=os.environ | PLAIN,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=240,
     )
-    assert len(run.stdout.split()) == 2 and all(0.35 < float(v) < 1.0 for v in run.stdout.split()), (
-        run.stdout
-    )  # 0.56 to 0.72 where it was written
+    shares = [float(v) for v in run.stdout.split()]  # 0.56 and 0.64, 0.62 and 0.72 where it was written, with any of AVX
+    assert len(shares) == 2 and all(0.4 < v < 1.05 for v in shares), shares
