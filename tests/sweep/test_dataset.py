@@ -1,6 +1,4 @@
 import os
-import subprocess
-import sys
 
 import pandas as pd
 import pytest
@@ -114,20 +112,17 @@ def test_a_published_table_is_taken_over_whole(data, tmp_path):
 
 
 def test_a_full_disk_stops_with_what_to_do_and_leaves_nothing_half_written(tmp_path):
+    import resource  # not on Windows
+
     # a limit on the size of files makes the system refuse the write in its middle, as a full disk does
-    code = f"""
-import resource, sys
-import pandas as pd
-from nic_helpers.sweep.dataset import Dataset, SweepError
-data = Dataset({str(tmp_path)!r})
-with data.writing():
-    data.write("small", pd.DataFrame({{"unit": ["small"]}}))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
-    try:
-        data.write("large", pd.DataFrame({{"unit": "large", "value": [str(hash(str(k))) for k in range(9999)]}}))
-    except SweepError as error:
-        sys.exit(f"{{error}}")
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "free some space, then run again" in done.stderr, done.stderr
+    data, (soft, hard) = Dataset(tmp_path), resource.getrlimit(resource.RLIMIT_FSIZE)
+    large = pd.DataFrame({"unit": "large", "value": [str(hash(str(k))) for k in range(9999)]})
+    with data.writing():
+        data.write("small", pd.DataFrame({"unit": ["small"]}))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            with pytest.raises(SweepError, match="free some space, then run again"):
+                data.write("large", large)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert Dataset(tmp_path).done() == {"small"} and not list(tmp_path.rglob("*.part"))
