@@ -75,7 +75,7 @@ class Compared(Bound):
 
     def at(self, codec, surrogate: str | None) -> Bound:
         """The distance to the same target, seen through another codec or surrogate."""
-        return self.objective.bind(codec, self.x, surrogate, self.target)
+        return Compared(self.objective, codec, self.x, surrogate, self.target)
 
 
 class Turned(Bound):
@@ -117,7 +117,7 @@ def structural_error(a: Tensor, b: Tensor) -> Tensor:
 
 
 def picture(codec, x: Tensor, surrogate: str | None) -> Tensor:
-    """What a codec makes of x, with a gradient if it has one."""
+    """The codec's reconstruction of x, with a gradient if it has one."""
     if codec.differentiable:
         return codec(x, surrogate, rate=False).x_hat
     return codec.reconstruct(x)
@@ -143,20 +143,23 @@ class Distortion:
         if self.measure not in MEASURES:
             raise ValueError(f"measure must be one of {', '.join(MEASURES)}, got {self.measure!r}")
 
-    # compared with a reference that was rounded, an output that was not says which way each latent was rounded, and so
-    # where the nearest boundary lies; a rounded output says it only of latents that have crossed one already
+    # The reference comes from rounded latents. A reconstruction from unrounded ones, compared with it, says which way each
+    # latent was rounded, and so where the nearest boundary lies. One from rounded latents says so only of latents that
+    # have crossed a boundary already.
     surrogate = "identity"
 
     @property
     def flat_at_source(self) -> bool:
-        """Whether the gradient at x' = x is zero: there the distance to the clean reconstruction has its minimum (with
-        rounding; straight-through gradients then are zero too)."""
+        """Whether the gradient at x' = x is zero: with rounding, the distance to the clean reconstruction has its minimum there.
+
+        Straight-through gradients are zero there too.
+        """
         return self.reference == "clean"
 
     def bind(self, codec, x: Tensor, surrogate: str | None, target: Tensor | None = None) -> Bound:
-        """The values' function; the clean reconstruction is computed here, once (or given as ``target``).
+        """The values' function. The clean reconstruction is computed here, once, unless ``target`` gives it.
 
-        The reference is the rounding codec's output whatever the surrogate (in the parallel form for context models).
+        It is the rounding codec's, whatever the surrogate (in the parallel form for context models).
         """
         if self.measure == "ms_ssim" and min(x.shape[2:]) < MS_SSIM_SMALLEST:
             raise ValueError(f"MS-SSIM needs images of at least {MS_SSIM_SMALLEST} pixels a side, got {x.size(2)}×{x.size(3)}")

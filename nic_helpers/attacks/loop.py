@@ -15,6 +15,7 @@ from torch import Tensor
 
 from nic_helpers.budgets import L2rms, Linf
 from nic_helpers.images import to_uint8
+from nic_helpers.objectives import Bound
 
 JUDGE_EVERY = 20  # steps between iterates that the rounding codec judges, where gradients come from another surrogate
 Rows = Tensor | slice  # which images of a batch
@@ -70,7 +71,7 @@ class Problem:
 
     x: Tensor
     budget: Linf | L2rms
-    value: Callable[[Tensor, Rows], Tensor]
+    value: Bound | Callable[[Tensor, Rows], Tensor]  # a Bound where gradients are taken ``through`` a transform
     judge: Callable[[Tensor, Rows], Tensor]
     flat_at_source: bool
     judge_every: int = JUDGE_EVERY
@@ -131,6 +132,7 @@ class Problem:
         """
         x_adv = x_adv if render is None else self.rendered(render, x_adv)
         self.state.keep(x_adv, self.judged(x_adv))
+        self.state.gradients = len(self.climbed)  # some may have been taken in a problem ``within`` another budget
         return self.state
 
     def rendered(self, render: Render, theta: Tensor) -> Tensor:

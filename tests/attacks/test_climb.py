@@ -74,6 +74,8 @@ def test_a_wider_budget_has_its_own_best_and_counts_here_too():
     wide = p.within(2 * EPS)
     wide.climb(p.x + 2 * EPS)
     assert p.state.best_value.isneginf().all() and wide.state.best_value.isfinite().all()
+    p.offer(p.x)  # also where the last gradient was taken there
+    assert p.state.gradients == 1
     p.climb(p.x)
     assert p.state.gradients == 2
 
@@ -160,6 +162,21 @@ def test_on_other_sources_the_target_is_theirs(hyperprior, x):
 def test_others_are_bound_anew(objective, hyperprior, cheng, x):
     value = objective.bind(hyperprior, to_8bit(x), None).at(cheng, None)
     assert torch.equal(value(to_8bit(x)), objective.bind(cheng, to_8bit(x), None)(to_8bit(x)))
+
+
+class Halfway(Distortion):
+    """A distortion to another image, given as one's own ``bind``."""
+
+    def bind(self, codec, x, surrogate):
+        return super().bind(codec, x, surrogate, target=x / 2)
+
+
+def test_a_distortion_of_one_s_own_keeps_its_target_too(hyperprior, cheng, x):
+    there = Halfway().bind(hyperprior, to_8bit(x), None).at(cheng, None)
+    assert torch.equal(there.target, to_8bit(x) / 2)
+    result = attacks.PGD(EPS, steps=2)(hyperprior, x, Halfway())
+    truth = Halfway().bind(hyperprior, to_8bit(x), None)(result.x_adv)
+    torch.testing.assert_close(result.objective, truth, rtol=1e-5, atol=0)
 
 
 class Plain:
