@@ -159,7 +159,7 @@ class Codec:
     def decode(self, streams: Sequence[bytes], most_pixels: float = DECODED_PIXELS) -> Images:
         """Bitstreams -> images on the CPU: [B, 3, H, W] in [0, 1], or a list where sizes differ.
 
-        Raises :class:`nic_helpers.bitstream.BitstreamError` for what is no whole, undamaged stream of this codec, and for a stream
+        Raises :class:`nic_helpers.codecs.bitstream.BitstreamError` for what is no whole, undamaged stream of this codec, and for a stream
         that claims more than ``most_pixels``, or more than its bytes can hold, before anything is decoded.
         """
         raise self._without_streams()

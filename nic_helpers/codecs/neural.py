@@ -240,7 +240,7 @@ class NeuralCodec(Codec):
     def decode(self, streams: Sequence[bytes], most_pixels: float = DECODED_PIXELS) -> Images:
         """Bitstreams -> images on the CPU: [B, 3, H, W] in [0, 1], or a list where sizes differ.
 
-        Raises :class:`nic_helpers.bitstream.BitstreamError` for anything that is not a whole, undamaged stream of this
+        Raises :class:`nic_helpers.codecs.bitstream.BitstreamError` for anything that is not a whole, undamaged stream of this
         codec, and for one that claims more than ``most_pixels`` or more than its bytes can hold, before the entropy decoder runs.
         """
         check_streams(streams)

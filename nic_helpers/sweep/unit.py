@@ -127,7 +127,8 @@ def said(part) -> str:
 def _said_fields(part) -> Iterator[dataclasses.Field]:
     for f in dataclasses.fields(part):
         late = f.metadata.get("said") == UNLESS_DEFAULT["said"]
-        if f.repr and not (late and getattr(part, f.name) == f.default):
+        default = f.default if f.default_factory is dataclasses.MISSING else f.default_factory()
+        if f.repr and not (late and getattr(part, f.name) == default):
             yield f
 
 

@@ -59,11 +59,32 @@ def test_nothing_that_makes_a_row_is_beside_the_rows():
             continue
         seen.add(path)
         for node in ast.walk(ast.parse((package / path).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("nic_helpers."):
-                inside = node.module.removeprefix("nic_helpers.").replace(".", "/")
-                waiting += [f"{inside}.py", *(f"{inside}/{alias.name}.py" for alias in node.names)]
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "nic_helpers":
+                inside = node.module.removeprefix("nic_helpers").removeprefix(".").replace(".", "/")
+                waiting += [f"{inside}.py", *(f"{inside}/{alias.name}.py".removeprefix("/") for alias in node.names)]
+            elif isinstance(node, ast.Import):
+                waiting += [a.name.removeprefix("nic_helpers.").replace(".", "/") + ".py" for a in node.names]
     assert {"attacks/base.py", "codecs/neural.py", "metrics.py", "budgets.py"} <= seen
     assert not {path for path in seen if path.startswith(program.BESIDE_ROWS)} - {"sweep/unit.py"}
+
+
+def test_a_run_that_asks_for_this_program_does_again_only_what_no_recorded_one_has_done(tmp_path, monkeypatch):
+    monkeypatch.setenv("NIC_DATA_DIR", str(tmp_path / "data"))
+    shutil.copytree(PROJECT / "data" / "checkpoints", tmp_path / "data" / "checkpoints")
+    (tmp_path / "data" / "results").mkdir()
+    noise = {"noise": attacks.RandomNoise(EPS)}
+    grid = sweep.Grid(codecs={"bmshj2018-hyperprior": (1,)}, attacks=noise, crop=48, limit=1)
+    first = sweep.run(grid, tmp_path / "rows", progress=False)
+    own = unit.versions().partition("+")[2][:12]
+    old = first.assign(versions=unit.versions().replace(own, "0" * 12), seconds=-1.0)
+    with Dataset(tmp_path / "rows").writing():
+        Dataset(tmp_path / "rows").write(first["unit"].iloc[0], old)
+    program.record_same("0" * 12, own)
+    again = sweep.run(grid, tmp_path / "rows", progress=False, same_program=True)
+    assert (again["seconds"] == -1).all()
+    program.same_programs_file().unlink()
+    again = sweep.run(grid, tmp_path / "rows", progress=False, same_program=True)
+    assert (again["seconds"] > 0).all()
 
 
 def test_programs_that_are_recorded_to_make_the_same_rows_are_one(tmp_path, monkeypatch):
@@ -104,6 +125,7 @@ def test_a_setting_that_comes_later_changes_no_key_of_before():
     @dataclasses.dataclass(frozen=True, kw_only=True)
     class PGD(attacks.PGD):
         warm: int = dataclasses.field(default=0, metadata=UNLESS_DEFAULT)
+        also: tuple = dataclasses.field(default_factory=tuple, metadata=UNLESS_DEFAULT)
 
     PGD.__qualname__ = "PGD"
     assert said(PGD(EPS)) == repr(attacks.PGD(EPS))

@@ -1,3 +1,4 @@
+import argparse
 import csv
 import dataclasses
 import json
@@ -22,7 +23,7 @@ from nic_helpers.training.data import Crops
 from nic_helpers.training.export import read_run
 from nic_helpers.training.losses import rate_distortion_loss
 from nic_helpers.training.run import learning_rate, train
-from nic_helpers.training.settings import Settings
+from nic_helpers.training.settings import Settings, add_options, as_options, of_options
 from nic_helpers.training.start import pca_initialise
 
 SMALL = Settings("bmshj2018-hyperprior", 3, (8, 12), steps=12, batch=2, crop=64, bf16=False)
@@ -167,6 +168,22 @@ def test_exported_quantiles_are_the_learnt_tails(folder, tmp_path):
     bottleneck = model.entropy_bottleneck
     reached = torch.sigmoid(bottleneck._logits_cumulative(bottleneck.quantiles[:, :, ::2], stop_gradient=True))
     assert reached[..., 0].max() < 1e-8 and reached[..., 1].min() > 1 - 1e-6
+
+
+def test_every_setting_is_an_option_with_its_own_default_and_is_read_back():
+    p = argparse.ArgumentParser()
+    add_options(p)
+    needed = ["--arch", "mbt2018-mean", "--quality", "3", "--widths", "8", "12", "--steps", "5"]
+    plain = Settings("mbt2018-mean", 3, (8, 12), 5)
+    assert of_options(p.parse_args(needed)) == plain
+    numbers = {"quality": 4, "widths": (6, 8), "steps": 9, "batch": 1, "crop": 64, "lr": 1e-3, "warmup": 0.1, "seed": 5, "ema": 0.9}
+    words = {"start": "a/state.pt", "optimiser": "muon", "only": "entropy", "side_warmup": 0.5, "imitate": 7}
+    flags = {"bf16": False, "channels_last": True, "mixed": True, "compile": True}
+    other = dataclasses.replace(plain, **numbers, **words, **flags)
+    same = {f.name for f in dataclasses.fields(plain) if getattr(plain, f.name) == getattr(other, f.name)}
+    assert same == {"arch", "centred"}  # centred goes with only=None
+    for s in (plain, other, dataclasses.replace(plain, centred=True, bf16=True)):
+        assert of_options(p.parse_args(as_options(s))) == s
 
 
 def test_other_settings_in_the_same_folder_are_refused(folder, tmp_path):
