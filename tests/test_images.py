@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from nic_helpers import images
+from nic_helpers import image_sets
 from nic_helpers.image_sets import ImageSet, in_words, load_images, load_named_images
 from nic_helpers.images import as_images, check_images, from_pil, load_image, pixels_sha256, to_8bit
 
@@ -158,8 +158,8 @@ def test_of_several_pictures_in_a_file_the_first_is_taken_with_a_warning(tmp_pat
 def test_a_set_knows_its_names_at_once_and_reads_what_is_asked_for(tmp_path, monkeypatch):
     for k in range(4):
         Image.new("RGB", (40, 30), (k, 0, 0)).save(tmp_path / f"{k}.png")
-    read, really = [], images.load_image
-    monkeypatch.setattr(images, "load_image", lambda path: read.append(path.name) or really(path))
+    read, really = [], image_sets.load_image
+    monkeypatch.setattr(image_sets, "load_image", lambda path: read.append(path.name) or really(path))
     found = ImageSet(tmp_path, crop=16)
     assert list(found) == ["0.png", "1.png", "2.png", "3.png"] and "1.png" in found and not read
     assert found["2.png"].shape == (3, 16, 16) and read == ["2.png"]
@@ -242,7 +242,7 @@ def tiny_kodak(tmp_path, monkeypatch):
     for k, name in enumerate(("kodim01.png", "kodim02.png")):
         Image.new("RGB", (32, 32), (k, 0, 0)).save(served / name)
         hashes[name] = pixels_sha256(load_image(served / name))
-    monkeypatch.setattr(images, "KODAK", hashes)
+    monkeypatch.setattr(image_sets, "KODAK", hashes)
     monkeypatch.setenv("NIC_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.delenv("NIC_KODAK_DIR", raising=False)
     return served
