@@ -351,6 +351,7 @@ def test_the_six_directions_move_rate_and_distortion_as_their_names_say(hyperpri
 @pytest.mark.parametrize("name", ["hyperprior", "cheng"])
 def test_srda_raises_what_its_angle_says_more_than_noise_of_its_size(name, crops, request):
     codec = request.getfixturevalue(name)
+    crops = crops[:2, :, :64, :64] if name == "cheng" else crops  # whose pixels cost five times as much
     noise = attacks.RandomNoise(EPS / 2, norm="l2rms")(codec, crops)
     for angle in DIRECTIONS.values():
         value = Joint.at(angle).bind(codec, to_8bit(crops), None)

@@ -140,8 +140,9 @@ def test_at_equal_cost_pgd_is_no_weaker_than_fgsm_with_restarts_and_apgd_than_pg
     gains, n = [], 10
     for name, quality in names:
         codec = load_codec(name, quality, device="cpu")
-        found = {"FGSM": attacks.FGSM(EPS, restarts=n)(codec, crops), "APGD": attacks.APGD(EPS, steps=n)(codec, crops)}
-        tried = [attacks.PGD(EPS, alpha=alpha, steps=n)(codec, crops) for alpha in ALPHAS]
+        x = crops[..., :64, :64] if name.startswith("cheng") else crops  # whose pixels cost five times as much
+        found = {"FGSM": attacks.FGSM(EPS, restarts=n)(codec, x), "APGD": attacks.APGD(EPS, steps=n)(codec, x)}
+        tried = [attacks.PGD(EPS, alpha=alpha, steps=n)(codec, x) for alpha in ALPHAS]
         found["PGD"] = max(tried, key=lambda r: r.objective.mean())  # at its best α; the other two have none
         assert {r.gradients for r in found.values()} == {n}
         strength = {k: float(10 * torch.log10(r.objective).mean()) for k, r in found.items()}
