@@ -288,5 +288,6 @@ def test_the_estimate_is_about_what_a_pixel_more_takes_in_a_pass_and_in_an_attac
         check=True,
         timeout=240,
     )
-    shares = [float(v) for v in run.stdout.split()]  # 0.56 and 0.64, 0.62 and 0.72 where it was written, with any of AVX
-    assert len(shares) == 2 and all(0.4 < v < 1.05 for v in shares), shares
+    # 0.56 to 0.72 with any of AVX; 1.58 of a pass where oneDNN has SSE4.1 alone: an estimate off by a factor of three fails everywhere
+    shares = [float(v) for v in run.stdout.split()]
+    assert len(shares) == 2 and all(0.3 < v < 1.7 for v in shares), shares
