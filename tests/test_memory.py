@@ -288,6 +288,6 @@ def test_the_estimate_is_about_what_a_pixel_more_takes_in_a_pass_and_in_an_attac
         check=True,
         timeout=240,
     )
-    # 0.56 to 0.72 with any of AVX; 1.58 of a pass where oneDNN has SSE4.1 alone: an estimate off by a factor of three fails everywhere
+    # 0.56 to 0.72 with any of AVX; 1.58 of a pass where oneDNN has SSE4.1 alone: an estimate off by a factor of four fails everywhere
     shares = [float(v) for v in run.stdout.split()]
     assert len(shares) == 2 and all(0.3 < v < 1.7 for v in shares), shares
