@@ -278,6 +278,10 @@ PLAIN = {"OMP_NUM_THREADS": "1", "NIC_KEEP_MEMORY": "0", "MALLOC_MMAP_THRESHOLD_
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a peak cannot be forgotten")
+@pytest.mark.skipif(
+    not torch.backends.cpu.get_cpu_capability().startswith("AVX"),
+    reason="without AVX oneDNN's convolutions need scratch memory that the estimate, made with it, does not count",
+)
 @pytest.mark.parametrize("name", ["bmshj2018-hyperprior", "cheng2020-anchor"])
 def test_the_estimate_is_about_what_a_pixel_more_takes_in_a_pass_and_in_an_attack(name):
     run = subprocess.run(
@@ -288,6 +292,5 @@ def test_the_estimate_is_about_what_a_pixel_more_takes_in_a_pass_and_in_an_attac
         check=True,
         timeout=240,
     )
-    # 0.56 to 0.72 with any of AVX; 1.58 of a pass where oneDNN has SSE4.1 alone: an estimate off by a factor of four fails everywhere
-    shares = [float(v) for v in run.stdout.split()]
-    assert len(shares) == 2 and all(0.3 < v < 1.7 for v in shares), shares
+    shares = [float(v) for v in run.stdout.split()]  # 0.56 to 0.72 with any of AVX: an estimate off by a factor of two fails
+    assert len(shares) == 2 and all(0.4 < v < 1.05 for v in shares), shares

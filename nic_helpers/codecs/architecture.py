@@ -7,6 +7,7 @@ estimator of bits, the encoder, the decoder, or an intervention.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ from nic_helpers.codecs.quantisers import Quantiser
 LAMBDAS = {1: 0.0018, 2: 0.0035, 3: 0.0067, 4: 0.0130, 5: 0.0250, 6: 0.0483, 7: 0.0932, 8: 0.1800}
 
 
-class Architecture:
+class Architecture(ABC):
     """The base of all learned architectures. A class says what its models have in common; an object of it is one model.
 
     ``model``: the torch module; its children are attributes here (``g_a``, ``h_s`` …). ``quality``: for a variable-rate architecture
@@ -76,9 +77,9 @@ class Architecture:
         """Images, not clamped, from what the decoder rebuilds of y."""
         return self.g_s(y_hat)
 
+    @abstractmethod
     def code(self, coder, y: Tensor | None = None, z: Tensor | None = None) -> Tensor:
         """Hand the latents to a coder in coding order; returns ŷ. Sender and receiver run it alike; for the receiver y and z are None."""
-        raise NotImplementedError
 
     def latents(self, y: Tensor, quantise: Quantiser) -> Tensor | None:
         """ŷ where it needs no entropy model (in the parallel form), else None: then nothing of that model is computed for a picture."""
