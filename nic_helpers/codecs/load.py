@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from nic_helpers.codecs.classical import CLASSICAL, ClassicalCodec
+from nic_helpers.codecs.jpegai import NAMES, JpegAI
 from nic_helpers.codecs.neural import NeuralCodec
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.weights import COLLECTIONS, bundled_qualities, load_weights
@@ -18,9 +20,6 @@ def available_qualities(name: str, weights: str = "bundled") -> list[int]:
 
 def codec_names() -> list[str]:
     """Every name that :func:`load_codec` takes."""
-    from nic_helpers.codecs.classical import CLASSICAL
-    from nic_helpers.codecs.jpegai import NAMES
-
     return [*ARCHITECTURES, *CLASSICAL, *NAMES]
 
 
@@ -43,9 +42,6 @@ def load_codec(
     so itself: λ of R + λ·255²·MSE, and "mse" or "ms-ssim" (see :func:`nic_helpers.codecs.weights.load_weights`). Raises ValueError naming
     what there is for an unknown name, quality or weights.
     """
-    from nic_helpers.codecs.classical import CLASSICAL, ClassicalCodec
-    from nic_helpers.codecs.jpegai import NAMES, JpegAI
-
     if not isinstance(name, str):
         raise TypeError(f"load_codec takes a codec's name, got {type(name).__name__}: there are {', '.join(codec_names())}")
     if name in CLASSICAL:

@@ -74,7 +74,8 @@ QUANTISERS: dict[str | None, Quantiser] = {
 }
 
 
-def quantiser_of(surrogate: str | None):
+def quantiser_of(surrogate: str | None) -> Quantiser:
+    """The quantiser of a surrogate's name; ValueError, with the names there are, for another."""
     try:
         return QUANTISERS[surrogate]
     except KeyError:

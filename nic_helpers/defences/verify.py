@@ -62,33 +62,38 @@ class Verified(Behind):
     # --------------------------------------------------------------------------------------------------- what is sent
     def _send(self, image: Tensor, stream: bytes, x_hat: Tensor) -> tuple[bytes, Tensor]:
         """The stream for one image [1, 3, H, W], and its picture, from what the codec made of it."""
-        bpp = 8 * (len(stream) + 3) / image[0, 0].numel()
-        if float(psnr(image, x_hat)) >= self.how.floor and bpp <= self.how.cap:
+        if float(psnr(image, x_hat)) >= self.how.floor and self._bpp(stream, image) <= self.how.cap:
             return pack(CODEC, stream, self.nesting), x_hat
         way, stream, x_hat = self._fallback(image)
         return pack(way, stream, self.nesting), x_hat
 
     def _fallback(self, image: Tensor) -> tuple[int, bytes, Tensor]:
-        tried = []
+        """The way, the stream and the picture of what is sent in the codec's place."""
+        kept = None  # the best JPEG so far within the cap, or the smallest
         for quality in LADDER:
             coded = load_codec("jpeg", quality).roundtrip(image)
-            tried.append((coded.streams[0], coded.x_hat.to(image), float(psnr(image, coded.x_hat.to(image)))))
-            if 8 * (len(coded.streams[0]) + 3) / image[0, 0].numel() > self.how.cap:
+            stream, x_hat = coded.streams[0], coded.x_hat.to(image)
+            fits = self._bpp(stream, image) <= self.how.cap
+            kept = (stream, x_hat) if fits or kept is None else kept
+            if not fits:
                 break
-            if tried[-1][2] >= self.how.floor:
-                return JPEG, *tried[-1][:2]
-        else:
-            if math.isinf(self.how.cap):
-                coded = PillowCodec("PNG", 0, {"optimize": True}).roundtrip(image)
-                return PNG, coded.streams[0], coded.x_hat.to(image)
-            tried.append(tried[-1])
-        kept = tried[-2] if len(tried) > 1 else tried[0]
+            if float(psnr(image, x_hat)) >= self.how.floor:
+                return JPEG, stream, x_hat
+        if math.isinf(self.how.cap):
+            coded = PillowCodec("PNG", 0, {"optimize": True}).roundtrip(image)
+            return PNG, coded.streams[0], coded.x_hat.to(image)
+        stream, x_hat = kept
         warnings.warn(
-            f"no JPEG has {self.how.floor:g} dB within {self.how.cap:g} bits per pixel: one of {kept[2]:.1f} dB and "
-            f"{8 * (len(kept[0]) + 3) / image[0, 0].numel():.2f} bits per pixel is sent",
+            f"no JPEG has {self.how.floor:g} dB within {self.how.cap:g} bits per pixel: one of {float(psnr(image, x_hat)):.1f} dB and "
+            f"{self._bpp(stream, image):.2f} bits per pixel is sent",
             stacklevel=3,
         )
-        return JPEG, *kept[:2]
+        return JPEG, stream, x_hat
+
+    @staticmethod
+    def _bpp(stream: bytes, image: Tensor) -> float:
+        """Bits per pixel of a stream with the three bytes that :func:`pack` puts before it."""
+        return 8 * (len(stream) + 3) / image[0, 0].numel()
 
     def roundtrip(self, x: Images) -> Coded:
         """What is sent, and what it decodes to."""
