@@ -36,9 +36,21 @@ _ZOO_NAME = re.compile(
     r"(-q?(?P<quality>\d+|vbr))?(-[0-9a-f]{8})?"
 )
 _HASH_IN_NAME = re.compile(r".+-(?!20\d\d(?:0[1-9]|1[0-2])[0-3]\d\.)(?P<hash>[0-9a-f]{8})\.pth(\.tar)?")  # which a date is not
+_RANDOM = ("default", "random")
 #: Sets of weights in this repository beside the bundled ones, each in a folder of its own: name -> where their training may have
-#: begun. Two families that began from random weights: CompressAI's own, and ones that keep the variance from layer to layer.
-COLLECTIONS = {"random-start": ("default", "random"), "random-start-2": ("default", "random")}
+#: begun. Two families that began from random weights: CompressAI's own, and ones that keep the variance from layer to layer. Those
+#: trained on under attack (nic_helpers/training/adversarial.py): on rate and distortion jointly, from either start; and, for comparison,
+#: on one of the two alone, on FTDA's samples, or with the gradient's norm held down.
+COLLECTIONS = {
+    "random-start": _RANDOM,
+    "random-start-2": _RANDOM,
+    "robust": ("pca",),
+    "robust-random-start": _RANDOM,
+    "robust-rate": ("pca",),
+    "robust-distortion": ("pca",),
+    "robust-ftda": ("pca",),
+    "robust-gradient": ("pca",),
+}
 
 
 def checkpoints_dir() -> Path:
@@ -233,11 +245,18 @@ def _bundled(arch: str, quality: int, collection: str = "bundled") -> Weights:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is listed in {MANIFEST} but missing: restore it with git checkout")
     found = read_weights(path, collection, quality, entries[name]["sha256"])
-    check_origin(collection, _first_start(found))
+    check_origin(collection, first_start(found))
     return found
 
 
-def _first_start(weights: Weights) -> str:
+def bundled_path(arch: str, quality: int, collection: str = "bundled") -> Path:
+    """Where the file of a codec's weights of this repository lies; ValueError, with what there is, for those it has not got."""
+    if quality not in bundled_qualities(arch, collection):
+        _bundled(arch, quality, collection)  # which says so
+    return _folder(collection) / bundled_name(arch, quality)
+
+
+def first_start(weights: Weights) -> str:
     """Where the training of weights began, as their card says: "pca", "random" or "default"."""
     return json.loads(weights.card.get("stages", "[{}]"))[0].get("start", "unknown")
 
@@ -286,7 +305,7 @@ def bundle(path: Path, arch: str, quality: int, collection: str = "bundled") -> 
     """
     target = _folder(collection) / bundled_name(arch, quality)
     target.parent.mkdir(parents=True, exist_ok=True)
-    check_origin(collection, _first_start(read_weights(path)))
+    check_origin(collection, first_start(read_weights(path)))
     if path.resolve() != target.resolve():
         shutil.copyfile(path, target)
     listing = target.parent / MANIFEST

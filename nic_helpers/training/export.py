@@ -10,7 +10,15 @@ from torch import nn
 
 from nic_helpers.codecs.checkpoints import read_weights, save_weights
 from nic_helpers.codecs.registry import ARCHITECTURES
+from nic_helpers.codecs.weights import COLLECTIONS, bundled_path
 from nic_helpers.training.start import INITIALISE
+
+OURS = ("bundled", *COLLECTIONS)  # starts that are weights of this repository
+
+
+def file_of(start: str, arch: str, quality: int) -> Path:
+    """The state or the weights that a run of a codec begins from: its ``start`` is a path, or one of this repository's sets."""
+    return bundled_path(arch, quality, start) if start in OURS else Path(start)
 
 
 def read_run(path: Path) -> tuple[str, nn.Module, float]:
@@ -63,11 +71,15 @@ def _stages(state_path: Path) -> list[dict]:
     state = torch.load(state_path, map_location="cpu", weights_only=True)
     settings = json.loads(state["settings"])
     start = settings["start"] or "pca"
-    earlier = _stages(Path(start)) if Path(start).is_file() else []
+    from_ours = start in OURS
+    file = file_of(start, settings["arch"], settings["quality"])
+    earlier = _stages(file) if file.is_file() else []
     stage = {
         k: settings.get(k)
         for k in ("arch", "quality", "widths", "batch", "crop", "lr", "bf16", "only", "mixed", "centred", "optimiser")
     }
-    stage["start"] = start if start in INITIALISE else Path(start).parent.name
+    if settings.get("against"):
+        stage |= {k: settings[k] for k in ("against", "eps", "attack_steps", "penalty")}
+    stage["start"] = start if start in INITIALISE or from_ours else Path(start).parent.name
     stage |= {"steps": state["step"], "minutes": round(state["seconds"] / 60), "hardware": state.get("hardware", "")}
     return [*earlier, stage]

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from nic_helpers.codecs.coders import walk
 from nic_helpers.codecs.quantisers import add_noise, round_ste
+from nic_helpers.training.adversarial import gradient_penalty, with_samples
 from nic_helpers.training.kinds import Kind, quality_of
 from nic_helpers.training.settings import Settings
 
@@ -43,4 +44,9 @@ def train_step(s: Settings, arch: Kind, model: nn.Module, batch: Tensor, lmbda: 
     if s.only:
         return rate_loss(arch, model, batch, min(1.0, (step + 1) / max(1.0, s.side_warmup * s.steps)))
     amp = torch.bfloat16 if s.bf16 else None
-    return rate_distortion_loss(arch, model, batch, lmbda, amp, synthesise=round_ste if s.mixed else None)
+    if s.against and s.against != "gradient":
+        batch = with_samples(s, arch, model, batch, lmbda)
+    loss, bpp, mse = rate_distortion_loss(arch, model, batch, lmbda, amp, synthesise=round_ste if s.mixed else None)
+    if s.against == "gradient":
+        loss = loss + s.penalty * gradient_penalty(arch, model, batch, lmbda)
+    return loss, bpp, mse

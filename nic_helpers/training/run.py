@@ -26,7 +26,7 @@ from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.memory import keep_freed_memory
 from nic_helpers.training.centring import Centring
 from nic_helpers.training.data import Crops, Latents
-from nic_helpers.training.export import export, read_run
+from nic_helpers.training.export import export, file_of, read_run
 from nic_helpers.training.imitate import imitate_hyperprior
 from nic_helpers.training.kinds import Kind
 from nic_helpers.training.losses import rate_distortion_loss, train_step
@@ -239,7 +239,7 @@ def _initialise(s: Settings, arch: Kind, model: nn.Module, crops: Crops) -> None
     if s.start in INITIALISE:
         INITIALISE[s.start](s.arch, model, x, s.lmbda)
     else:
-        name, old, lmbda = read_run(Path(s.start))
+        name, old, lmbda = read_run(file_of(s.start, s.arch, s.quality))
         begin_from(arch, model, s.lmbda, ARCHITECTURES[name], old, lmbda, x)
 
 

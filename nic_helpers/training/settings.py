@@ -34,7 +34,10 @@ class Settings:
     bf16: bool | None = _setting(bool, "of the transforms; auto: bfloat16 for all but Cheng2020", None)
     channels_last: bool = _setting(bool, "layout that helps the GDN codecs (it crashed Cheng2020 training on a CPU)", False)
     start: str = _setting(
-        str, "pca, random, default (CompressAI's own random weights), or the state.pt or weights of a run to begin from", "pca"
+        str,
+        "pca, random, default (CompressAI's own random weights), bundled or another set of this repository's weights for the same "
+        "codec, or the state.pt or weights of a run to begin from",
+        "pca",
     )
     optimiser: str = _setting(str, "see training/optimisers.py", "adam", choices=NAMES)
     only: str | None = _setting(str, "train the entropy model alone, the transforms as they are", None, choices=("entropy",))
@@ -43,6 +46,15 @@ class Settings:
     mixed: bool = _setting(bool, "round for the synthesis (straight-through), add noise for the rate", False)
     compile: bool = _setting(bool, "compile the transforms: for long runs, it takes minutes", False)
     centred: bool = _setting(bool, "steps as if each convolution's inputs had mean zero", False)
+    against: str | None = _setting(
+        str,
+        "adversarial training: what half of each batch is first made to raise, or the gradient that is held down",
+        None,
+        choices=("rate", "distortion", "joint", "ftda", "gradient"),
+    )
+    eps: float = _setting(float, "with --against: the largest budget of a sample, on [0, 1]", 16 / 255)
+    attack_steps: int = _setting(int, "with --against: gradients that a sample takes", 3)
+    penalty: float = _setting(float, "with --against gradient: the penalty's weight", 1.0)
     ema: float = _setting(float, "decay of an average of the weights over the steps, exported in their place", 0.0)
     lmbda: float = field(init=False)
 
@@ -64,6 +76,10 @@ class Settings:
             raise ValueError(f"optimiser must be one of {', '.join(NAMES)}, got {self.optimiser!r}")
         if self.only not in (None, "entropy"):
             raise ValueError(f"only must be 'entropy' or left out, got {self.only!r}")
+        if self.against and self.only:
+            raise ValueError("against needs pictures, which only='entropy' never sees")
+        if not (0 < self.eps <= 1 and self.attack_steps > 0 and self.penalty >= 0):
+            raise ValueError("eps must be above 0 and at most 1, attack_steps at least 1, penalty at least 0")
         if len(self.widths) != 2:
             raise ValueError(f"{self.arch} takes two widths (N M), got {self.widths}")
         object.__setattr__(self, "lmbda", LAMBDAS[self.quality])
