@@ -14,6 +14,7 @@ from nic_helpers.defences.base import Defence, Defended
 from nic_helpers.defences.ensemble import SelfEnsemble, TwoWay
 from nic_helpers.defences.online import OnlineUpdate, Refine
 from nic_helpers.defences.preprocess import BitDepth, JPEGPass, Resize
+from nic_helpers.defences.purifier import Purifier
 from nic_helpers.defences.reversible import ColourOrder, Flip, RandomEnsemble, Roll, Rotate
 from nic_helpers.defences.verify import RateCap, VerifyOrFallBack
 from nic_helpers.defences.zone import SafeZone
@@ -26,6 +27,7 @@ __all__ = [
     "Flip",
     "JPEGPass",
     "OnlineUpdate",
+    "Purifier",
     "RandomEnsemble",
     "RateCap",
     "Refine",

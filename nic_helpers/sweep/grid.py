@@ -26,6 +26,7 @@ from nic_helpers.codecs.weights import COLLECTIONS
 from nic_helpers.image_sets import BUNDLED, KODAK, image_files
 from nic_helpers.sweep.unit import (
     CodecAt,
+    Faced,
     Unit,
     fingerprint_of,
     images_of,
@@ -54,7 +55,8 @@ class Grid:
     ``codecs``: name -> qualities, each attacked by itself. ``ensembles``: label -> [(name, quality), …], attacked
     together. ``attacks``: name -> :class:`Contestant` or attack; its eps and seed are replaced by those of ``budgets``
     (on [0, 1]) and ``seeds``. ``objectives``: name -> objective, for the contestants without one. ``defences``: name ->
-    a function that puts a defence around a codec (a module's function or a frozen dataclass), or None. ``targets``: the
+    a function that puts a defence around a codec (a module's function or a frozen dataclass), or None, or
+    :class:`~nic_helpers.sweep.unit.Faced`, where the attacker does not see that. ``targets``: the
     codecs it is measured on, name -> qualities; None: the attacked ones. A codec of your own is named "MODULE:FUNCTION", which
     every worker must be able to import: the function takes a quality and gives the codec. ``weights``: as in
     :func:`nic_helpers.load_codec`, one or several. ``images``: as in
@@ -161,7 +163,8 @@ class Grid:
             said(objective)
         for name, defend in self.defences.items():
             said(defend)
-            if defend is not None and not callable(defend):
+            sides = (defend.measured, defend.attacked) if isinstance(defend, Faced) else (defend,)
+            if not all(side is None or callable(side) for side in sides):
                 raise ValueError(f"defences: {name!r} must be a function of a codec, or None, got {defend!r}")
 
     def _check_images(self) -> None:

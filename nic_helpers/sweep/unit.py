@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from nic_helpers import __version__
-from nic_helpers.attacks.base import Attack
+from nic_helpers.attacks.adaptive import eot
+from nic_helpers.attacks.base import Attack, AttackResult
 from nic_helpers.codecs.architecture import Architecture
 from nic_helpers.codecs.base import Coded
 from nic_helpers.codecs.classical import CLASSICAL
@@ -42,6 +43,28 @@ CodecAt = tuple[str, float]  # a codec's name and quality
 #: What an attack's settings do is part of what a row is: raised where the same settings come to mean another attack, so that rows
 #: of before never count as done. 2: the gradient stops at the output clamp.
 EDITION = 2
+
+
+@dataclass(frozen=True)
+class Faced:
+    """A defence as it is, ``measured``, and what the attacker sees in its place, ``attacked`` (None: the bare codec): with this for one
+    of a grid's ``defences`` the attack is not made on what it is measured on."""
+
+    measured: Callable | None
+    attacked: Callable | None = None
+
+
+@dataclass(frozen=True)
+class OtherDraws:
+    """What an attacker sees who knows a random defence and not its draw: ``draws`` versions of it with other draws, attacked together
+    (:func:`nic_helpers.attacks.eot`)."""
+
+    defence: Callable
+    draws: int = 4
+
+    def __call__(self, codec) -> list:
+        """The versions, around a codec."""
+        return eot(self.defence(codec), self.draws)
 
 
 @dataclass(frozen=True)
@@ -204,6 +227,19 @@ def _defended(defend, name: str, quality: float, weights: str, x: Tensor | list[
     return (defend(codec) if defend else codec).for_images(x)
 
 
+@keep_recent(KEPT)
+def _made_on(
+    attack: Attack, objective, attacked, defend, weights: str, source: str, crop: int | None, images: tuple
+) -> AttackResult:
+    """What an attack finds: the same for every defence that it does not see."""
+    codecs = []
+    for name, quality in attacked:
+        codec = codec_at(name, quality, weights)
+        seen = defend(codec) if defend else codec
+        codecs += seen if isinstance(seen, list) else [seen]
+    return attack(codecs if len(codecs) > 1 else codecs[0], _batch(source, crop, images), objective)
+
+
 def _batch(source: str, crop: int | None, images: tuple[str, ...]) -> Tensor | list[Tensor]:
     chosen = [image_of(source, crop, n) for n in images]
     return torch.stack(chosen) if len({x.shape for x in chosen}) == 1 else chosen
@@ -249,14 +285,19 @@ def _run_unit(unit: Unit) -> pd.DataFrame:
         torch.cuda.reset_peak_memory_stats(device)
     x = _batch(unit.source, unit.crop, unit.images)
 
-    attacked = [_defended(unit.defend, n, q, unit.weights, x) for n, q in unit.attacked]
+    faced = unit.defend if isinstance(unit.defend, Faced) else Faced(unit.defend, unit.defend)
+    how = (unit.attack, unit.objective, unit.attacked, faced.attacked, unit.weights, unit.source, unit.crop, unit.images)
     began = time.perf_counter()
-    result = unit.attack(attacked if len(attacked) > 1 else attacked[0], x, unit.objective)
-    seconds = (time.perf_counter() - began) / len(unit.images)
+    if faced is unit.defend:  # others may not see what they are measured on either, and be attacked alike
+        result = _made_on(*how)
+        seconds = result.seconds / len(unit.images)
+    else:
+        result = _made_on.__wrapped__(*how)
+        seconds = (time.perf_counter() - began) / len(unit.images)
     tables = []
     for name, quality in unit.measured:
-        codec = _defended(unit.defend, name, quality, unit.weights, x)
-        clean = _clean(name, quality, unit.weights, unit.defend, unit.source, unit.crop, unit.images)
+        codec = _defended(faced.measured, name, quality, unit.weights, x)
+        clean = _clean(name, quality, unit.weights, faced.measured, unit.source, unit.crop, unit.images)
         coded = codec.roundtrip(result.x_adv)
         table = before_after(codec, x, result.x_adv, list(unit.images), coded=(clean, coded))
         decoded = [True] * min(unit.verify, len(unit.images)) + [False] * max(0, len(unit.images) - unit.verify)

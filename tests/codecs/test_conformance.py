@@ -22,6 +22,7 @@ MAKE = {name: functools.partial(untrained, name) for name in KINDS_OF_CODECS} | 
     "best of eight": lambda: defences.SelfEnsemble()(untrained("bmshj2018-factorized")),
     "cheaper of two": lambda: defences.TwoWay()(untrained("bmshj2018-hyperprior")),
     "after JPEG": lambda: defences.JPEGPass(60)(untrained("bmshj2018-factorized")),
+    "purified": lambda: defences.Purifier()(untrained("bmshj2018-factorized")),
     "smaller": lambda: defences.Resize(0.8)(untrained("bmshj2018-hyperprior")),
     "in the safe zone": lambda: defences.SafeZone()(untrained("mbt2018-mean")),
     "verified": lambda: defences.VerifyOrFallBack(floor=23.0)(untrained("bmshj2018-factorized")),

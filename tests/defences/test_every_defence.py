@@ -9,6 +9,7 @@ from conftest import untrained
 from nic_helpers import attacks, defences, load_codec, load_images
 from nic_helpers.codecs.base import real_bpp
 from nic_helpers.codecs.bitstream import BitstreamError
+from nic_helpers.defences import purifier
 from nic_helpers.defences.base import pack
 from nic_helpers.metrics import psnr
 from nic_helpers.objectives import Rate
@@ -23,6 +24,7 @@ STEPS = (
     defences.TwoWay(),
     defences.BitDepth(),
     defences.JPEGPass(),
+    defences.Purifier(),
     defences.Resize(),
     defences.Refine(steps=1),
     defences.OnlineUpdate(steps=1),
@@ -162,3 +164,28 @@ def test_streams_of_a_verifier_are_checked_as_all_are(x):
         safe.decode([pack(2, b"no picture", safe.nesting)])
     with pytest.raises(BitstreamError, match="most"):
         safe.decode([stream], most_pixels=100)
+
+
+def test_the_purifier_takes_noise_off_and_leaves_clean_pictures(x):
+    torch.manual_seed(0)
+    clean = torch.cat([image[None, :, :128, :128] for image in load_images("bundled")[:3]])
+    noisy = (clean + 12 / 255 * torch.randn_like(clean)).clamp(0, 1)
+    purified = defences.Purifier()
+    assert (psnr(clean, purified.before(noisy, 0)) > psnr(clean, noisy) + 3).all()
+    assert (psnr(clean, purified.before(clean, 0)) > 34).all()
+    odd = clean[:1, :, :41, :23]
+    assert purified.before(odd, 0).shape == odd.shape
+
+
+def test_a_purifier_s_file_is_checked(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="no denoiser's weights"):
+        defences.Purifier(weights=str(tmp_path / "none.safetensors"))
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(b"not a file of weights")
+    with pytest.raises(ValueError, match="holds no denoiser"):
+        defences.Purifier(weights=str(other))
+    purifier.load_denoiser.cache_clear()
+    monkeypatch.setattr(purifier, "expected_sha256", lambda: 64 * "0")
+    with pytest.raises(ValueError, match="Restore it with git checkout"):
+        defences.Purifier()
+    purifier.load_denoiser.cache_clear()

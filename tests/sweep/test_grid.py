@@ -15,7 +15,7 @@ from nic_helpers.objectives import Rate
 from nic_helpers.sweep import grid as grids
 from nic_helpers.sweep import unit as of_units
 from nic_helpers.sweep.grid import Contestant, Grid
-from nic_helpers.sweep.unit import expected_gradients, images_of, run_unit
+from nic_helpers.sweep.unit import Faced, OtherDraws, expected_gradients, images_of, run_unit
 
 EPS = 8 / 255
 SMALL = {"crop": 48, "limit": 2}
@@ -343,3 +343,17 @@ def test_weights_are_an_axis_too():
     )
     units = both.units()
     assert [u.weights for u in units] == ["bundled", "zoo"] and len({u.key for u in units}) == 2
+
+
+def test_an_attacker_may_see_less_than_is_measured():
+    attack = {"PGD": attacks.PGD(8 / 255, steps=2)}
+    how = defences.Flip(seed=1)
+    kinds = {"adaptive": how, "static": Faced(how), "other draws": Faced(how, OtherDraws(how, 2)), "bare": None}
+    units = {u.defence: u for u in small(attacks=attack, defences=kinds, limit=1).units()}
+    assert len({u.key for u in units.values()}) == 4
+    rows = {name: run_unit(u).iloc[0] for name, u in units.items()}
+    assert rows["static"]["x_adv_sha256"] == rows["bare"]["x_adv_sha256"] != rows["adaptive"]["x_adv_sha256"]
+    assert rows["other draws"]["x_adv_sha256"] not in {rows["static"]["x_adv_sha256"], rows["adaptive"]["x_adv_sha256"]}
+    assert (
+        rows["static"]["psnr_clean"] == rows["adaptive"]["psnr_clean"] and rows["static"]["bpp_clean"] > rows["bare"]["bpp_clean"]
+    )
