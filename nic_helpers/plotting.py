@@ -303,6 +303,15 @@ def heat_table(ax, table: pd.DataFrame, label: str, digits: int = 1, **options):
     return ax
 
 
+def name_points(ax, x: Sequence[float], y: Sequence[float], names: Sequence[str]) -> None:
+    """Names beside points, each above or below its point by turns from left to right, so that neighbours do not meet."""
+    for turn, k in enumerate(sorted(range(len(names)), key=lambda k: x[k])):
+        side = 1 if turn % 2 else -1
+        ax.annotate(
+            names[k], (x[k], y[k]), (4, 7 * side), textcoords="offset points", fontsize=8, va="bottom" if side > 0 else "top"
+        )
+
+
 def intervals(ax, table: pd.DataFrame, label: str, columns: tuple[str, str, str] = ("mean", "low", "high")):
     """Means with their intervals, one below the other: ``table`` has a row for each (codec, quality), and ``columns`` for
     the mean and the two ends."""

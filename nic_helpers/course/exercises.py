@@ -19,6 +19,7 @@ from nic_helpers.attacks.sign import FGSM, IFGSM, MIFGSM, PGD
 from nic_helpers.budgets import rms_at
 from nic_helpers.codecs.base import real_bpp
 from nic_helpers.codecs.load import load_codec
+from nic_helpers.defences.base import Defence
 from nic_helpers.objectives import Distortion, Rate
 from nic_helpers.stats import rate_at
 
@@ -59,6 +60,27 @@ def _with_coarse(codec) -> list:
 def _growth_elsewhere(codec, x, x_adv) -> float:
     """By what factor the coarsest codec's file grows."""
     return float(metrics.before_after(_with_coarse(codec)[1], x, x_adv)["bpp_ratio"].mean())
+
+
+def _rolled() -> Defence:
+    class Rolled(Defence):
+        """By five pixels to the right, and back."""
+
+        def before(self, x, k):
+            return x.roll(5, 3)
+
+        def after(self, x_hat, k):
+            return x_hat.roll(-5, 3)
+
+    return Rolled()
+
+
+def _apart(codec, x, x_adv) -> float:
+    return _psnr_mean(codec.reconstruct(x), codec.reconstruct(x_adv))
+
+
+def _apart_when_attacked(codec, x) -> float:
+    return _apart(codec, x, PGD(eps=16 / 255, steps=10)(codec, x).x_adv)
 
 
 EXERCISES: dict[str, Exercise] = {
@@ -232,6 +254,17 @@ EXERCISES: dict[str, Exercise] = {
         0.05,
         "attacks.PGD(eps=8/255)(source, example).x_adv, then metrics.psnr of load_codec('jpeg', 30).reconstruct of both",
     ),
+    "11.1": Exercise(
+        lambda codec, x, x_adv: _apart(_rolled()(codec), x, x_adv),
+        0.05,
+        "class Rolled(defences.Defence): before(self, x, k) gives x.roll(5, 3), after(self, x_hat, k) rolls by −5; Rolled()(codec)",
+    ),
+    "11.2": Exercise(
+        lambda codec, x: _apart_when_attacked(_rolled()(codec), x),
+        0.1,
+        "attacks.PGD(eps=16/255, steps=10)(mine, x).x_adv, with mine the defended codec, and its own two outputs",
+    ),
+    "11.3": Exercise(lambda bare: float((bare["psnr_own"] < 26).mean()), 1e-3, "the mean of bare['psnr_own'] < 26"),
 }
 
 

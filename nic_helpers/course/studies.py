@@ -301,8 +301,11 @@ def levels(profile: str) -> list[float]:
 
 
 def published(notebook: str, name: str) -> pd.DataFrame:
-    """The committed rows of the last standard run; FileNotFoundError, saying how they are made, if there are none."""
+    """The committed rows, or table, of the last standard run; FileNotFoundError, saying how they are made, if there are none."""
     path = data_dir() / "results" / f"{notebook}_{name}.parquet"
+    table = path.with_suffix(".csv")
+    if table.is_file():
+        return pd.read_csv(table)
     if not path.is_file():
         raise FileNotFoundError(
             f"{path} is missing: restore it with git checkout, or make it with ./run_all.sh --only "
