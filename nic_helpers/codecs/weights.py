@@ -50,6 +50,7 @@ COLLECTIONS = {
     "robust-distortion": ("pca",),
     "robust-ftda": ("pca",),
     "robust-gradient": ("pca",),
+    "trained-on": ("pca",),  # for as many steps, on clean images: the control
 }
 
 

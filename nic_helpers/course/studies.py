@@ -1,4 +1,4 @@
-"""The course's own studies as grids: who is attacked, how, on what (notebooks 08, 09 and 11).
+"""The course's own studies as grids: who is attacked, how, on what (notebooks 08, 09, 11 and 12).
 
 python -m nic_helpers.sweep robustness --profile standard --dry-run
 """
@@ -13,7 +13,7 @@ import pandas as pd
 from nic_helpers import attacks
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.weights import bundled_qualities
-from nic_helpers.course import defended
+from nic_helpers.course import defended, trained
 from nic_helpers.course.begin import PROFILES, build_dir
 from nic_helpers.objectives import DIRECTIONS, Rate
 from nic_helpers.settings import data_dir, get_device, sweep_seconds
@@ -22,7 +22,7 @@ from nic_helpers.sweep.dataset import SweepError
 from nic_helpers.sweep.executors import cores
 from nic_helpers.sweep.grid import Contestant, Grid
 
-NAMES = ("robustness", "transfer", "strength", "start", "defences")
+NAMES = ("robustness", "transfer", "strength", "start", "defences", "trained")
 ARCHS = (
     "bmshj2018-factorized",
     "bmshj2018-hyperprior",
@@ -100,7 +100,8 @@ def grids_of(study: str, profile: str, seed: int = 0) -> tuple[Grid, ...]:
     """A study's grids at a profile, the most telling first: what is done when time runs out is worth having."""
     if study not in NAMES or profile not in PROFILES:
         raise ValueError(f"no study {study!r} at profile {profile!r}: there are {', '.join(NAMES)} at {', '.join(PROFILES)}")
-    grids = {"robustness": _robustness, "transfer": _transfer, "strength": _strength, "start": _start, "defences": defended.grids}
+    grids = {"robustness": _robustness, "transfer": _transfer, "strength": _strength, "start": _start}
+    grids |= {"defences": defended.grids, "trained": trained.grids}
     return grids[study](profile, (seed,))
 
 

@@ -1,0 +1,81 @@
+"""The study of adversarial training as grids: codecs before and after it, under attacks that it saw and did not see (notebook 12)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from nic_helpers import attacks
+from nic_helpers.codecs.weights import bundled_qualities
+from nic_helpers.objectives import DIRECTIONS, Rate
+from nic_helpers.sweep.grid import Contestant, Grid
+
+#: Weights by what they were trained on, the most telling first: name in this repository -> words for a legend.
+WEIGHTS = {
+    "bundled": "as it was",
+    "robust": "rate and distortion",
+    "robust-rate": "rate alone",
+    "robust-distortion": "distortion alone",
+    "trained-on": "clean pictures alone",
+    "random-start": "random start, as it was",
+    "robust-random-start": "random start, rate and distortion",
+    "robust-ftda": "FTDA",
+    "robust-gradient": "the gradient's norm",
+}
+#: Attack -> whether training saw its like: the kind of objective it raises, by a few steps along the gradient.
+SEEN = {
+    "SRDA rate": True,
+    "SRDA both": True,
+    "SRDA distortion": True,
+    "PGD rate": True,
+    "FGSM": False,
+    "APGD": False,
+    "continuation": False,
+    "continuation, ball": False,
+    "MADC": False,
+    "FTDA": False,
+    "Square": False,
+}
+STEPS = (1, 3, 10, 30, 100)  # of the attack that shows whether more steps find more
+
+
+def contestants(steps: int, queries: int) -> dict[str, Contestant]:
+    """The attacks at so many gradients, and the black-box one at so many queries."""
+    eps, fast = 8 / 255, {"precision": "auto"}
+    srda = {
+        f"SRDA {name}": attacks.SRDA(eps, angle=DIRECTIONS[name], steps=steps, **fast) for name in ("rate", "both", "distortion")
+    }
+    others = {
+        "FGSM": attacks.FGSM(eps),
+        "APGD": attacks.APGD(eps, steps=max(2, steps // 2), **fast),
+        "continuation": attacks.Continuation(eps, steps=max(2, steps), **fast),
+        "continuation, ball": attacks.Continuation(eps, steps=max(2, steps), norm="l2rms", **fast),
+        "MADC": attacks.MADC(eps, steps=steps, **fast),
+        "FTDA": attacks.FTDA(eps, steps=steps, **fast),
+        "Square": attacks.Square(eps, queries=queries),
+        "sign noise": attacks.RandomNoise(eps, kind="sign"),
+    }
+    found = {name: Contestant(attack) for name, attack in (srda | others).items()}
+    return found | {"PGD rate": Contestant(attacks.PGD(eps, steps=max(1, steps // 3), **fast), Rate())}
+
+
+def grids(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
+    """Codecs before and after, the hyperprior at quality 3 from every set of weights first."""
+    arch = "bmshj2018-hyperprior"
+    if profile == "quick":
+        size = {"images": "bundled", "crop": 64, "limit": 1}
+        few = {k: v for k, v in contestants(4, 10).items() if k in ("continuation", "PGD rate")}
+        return (Grid(codecs={arch: (3,)}, weights=("bundled", "robust"), attacks=few, budgets=(8 / 255,), seeds=seeds, **size),)
+    size = {"images": "kodak", "crop": 256, "first": 2, "every": 3 if profile == "standard" else 1, "shard": 4}
+    every = contestants(30, 300) if profile == "standard" else contestants(100, 3000)
+    longer = {f"PGD {n}": Contestant(attacks.PGD(8 / 255, steps=n, norm="l2rms", precision="auto")) for n in STEPS}
+
+    def grid(codecs: Mapping, weights: str, chosen: dict, level: float, **more) -> Grid:
+        return Grid(codecs=codecs, weights=weights, attacks=chosen, budgets=(level / 255,), seeds=seeds, **(size | more))
+
+    at_3 = [w for w in WEIGHTS if 3 in bundled_qualities(arch, w)]
+    main = [grid({arch: (3,)}, w, every, level) for level in (8, 16) for w in at_3]
+    main += [grid({arch: (3,)}, w, longer, 8, limit=4) for w in at_3]
+    for name, qualities in ((arch, (6, 1)), ("cheng2020-anchor", (3,))):
+        trained = tuple(q for q in qualities if q in bundled_qualities(name, "robust"))
+        main += [grid({name: trained}, w, every, level) for level in (8, 16) for w in ("bundled", "robust") if trained]
+    return tuple(main)
