@@ -20,6 +20,7 @@ from nic_helpers.budgets import rms_at
 from nic_helpers.codecs.base import real_bpp
 from nic_helpers.codecs.load import load_codec
 from nic_helpers.defences.base import Defence
+from nic_helpers.images import to_8bit
 from nic_helpers.objectives import Distortion, Rate
 from nic_helpers.stats import rate_at
 
@@ -81,6 +82,40 @@ def _apart(codec, x, x_adv) -> float:
 
 def _apart_when_attacked(codec, x) -> float:
     return _apart(codec, x, PGD(eps=16 / 255, steps=10)(codec, x).x_adv)
+
+
+def _own_loss(codec, x, x_adv) -> float:
+    return _psnr_mean(x, codec.reconstruct(x)) - _psnr_mean(x_adv, codec.reconstruct(x_adv))
+
+
+def _slope_of_error(codec, x) -> torch.Tensor:
+    v = x.clone().requires_grad_(True)
+    error = (codec(v, "ste", rate=False).x_hat - v).square().sum()
+    return torch.autograd.grad(error, v)[0]
+
+
+def _share_better_off(rows) -> float:
+    wide = rows.pivot_table(index="image", columns="weights", values="psnr_own")
+    return float((wide["robust"] > wide["bundled"]).mean())
+
+
+def _refined(codec, v, steps: int, random: bool = False, alpha: float = 4 / 255) -> float:
+    """The PSNR of v and of what the codec makes of it after so many steps against the error, or in random directions."""
+    torch.manual_seed(0)
+    u = v
+    for _ in range(steps):
+        w = u.clone().requires_grad_(True)
+        (slope,) = torch.autograd.grad((codec(w, "ste", rate=False).x_hat - v).square().sum(), w)
+        direction = torch.randn_like(v) if random else slope
+        u = to_8bit((u - alpha * direction.sign()).clamp(0, 1))
+    return _psnr_mean(v, codec.reconstruct(u))
+
+
+def _change_of_file(rows) -> float:
+    """Of clean pictures, per cent, by the longest online update."""
+    bpp = rows[rows["picture"] == "clean"].pivot_table(index="image", columns=["method", "steps"], values="bpp")
+    longest = bpp["online update"].columns.max()
+    return float(100 * (bpp["online update"][longest] / bpp["none"][0] - 1).mean())
 
 
 EXERCISES: dict[str, Exercise] = {
@@ -263,6 +298,36 @@ EXERCISES: dict[str, Exercise] = {
         lambda codec, x: _apart_when_attacked(_rolled()(codec), x),
         0.1,
         "attacks.PGD(eps=16/255, steps=10)(mine, x).x_adv, with mine the defended codec, and its own two outputs",
+    ),
+    "12.1": Exercise(
+        lambda robust, x: _own_loss(robust, x, PGD(eps=16 / 255, steps=10, norm="l2rms")(robust, x).x_adv),
+        0.1,
+        "metrics.psnr(x, robust.reconstruct(x)) − metrics.psnr(x_adv, robust.reconstruct(x_adv)), x_adv of attacks.PGD(…)(robust, x)",
+    ),
+    "12.2": Exercise(
+        lambda robust, x: float(_slope_of_error(robust, x).square().mean()),
+        1e-4,
+        "x.clone().requires_grad_(); error = (robust(x, 'ste', rate=False).x_hat − x).square().sum(); torch.autograd.grad(error, x)",
+    ),
+    "12.3": Exercise(
+        lambda at: _share_better_off(at[at["attack"] == "continuation, ball"]),
+        1e-3,
+        "pivot_table(index='image', columns='weights', values='psnr_own') of those rows, and the mean of robust > bundled",
+    ),
+    "13.1": Exercise(
+        lambda codec, x_adv: _refined(codec, x_adv, 4),
+        0.1,
+        "metrics.psnr(x_adv, codec.reconstruct(refined(x_adv, steps=4)))",
+    ),
+    "13.2": Exercise(
+        lambda codec, x_adv: _refined(codec, x_adv, 2, random=True),
+        0.1,
+        "torch.manual_seed(0) once, then twice: u = to 8 bit of (u − 4/255 · torch.randn_like(u).sign()).clamp(0, 1)",
+    ),
+    "13.3": Exercise(
+        _change_of_file,
+        0.05,
+        "pivot_table(index='image', columns=['method', 'steps'], values='bpp') of the clean rows; the mean of a column over another",
     ),
     "11.3": Exercise(lambda bare: float((bare["psnr_own"] < 26).mean()), 1e-3, "the mean of bare['psnr_own'] < 26"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 from nic_helpers import attacks
@@ -72,10 +73,20 @@ def grids(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     def grid(codecs: Mapping, weights: str, chosen: dict, level: float, **more) -> Grid:
         return Grid(codecs=codecs, weights=weights, attacks=chosen, budgets=(level / 255,), seeds=seeds, **(size | more))
 
-    at_3 = [w for w in WEIGHTS if 3 in bundled_qualities(arch, w)]
+    at_3 = available(arch, 3)
     main = [grid({arch: (3,)}, w, every, level) for level in (8, 16) for w in at_3]
     main += [grid({arch: (3,)}, w, longer, 8, limit=4) for w in at_3]
     for name, qualities in ((arch, (6, 1)), ("cheng2020-anchor", (3,))):
         trained = tuple(q for q in qualities if q in bundled_qualities(name, "robust"))
         main += [grid({name: trained}, w, every, level) for level in (8, 16) for w in ("bundled", "robust") if trained]
     return tuple(main)
+
+
+def available(arch: str, quality: int) -> list[str]:
+    """The sets of weights that this repository has for a codec, in the order of ``WEIGHTS``."""
+    return [w for w in WEIGHTS if quality in bundled_qualities(arch, w)]
+
+
+def last_stage(codec) -> dict:
+    """The last training run of a codec's weights, as their card says: ``steps``, ``minutes``, ``against`` …"""
+    return json.loads(codec.weights.card["stages"])[-1]

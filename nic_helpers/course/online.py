@@ -1,0 +1,61 @@
+"""What a sender gains who changes the picture before it is coded, step by step: rows for notebook 13."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+
+import pandas as pd
+from torch import Tensor
+
+from nic_helpers.attacks.base import Attack
+from nic_helpers.codecs.base import Codec, real_bpp
+from nic_helpers.defences import OnlineUpdate, Refine
+from nic_helpers.metrics import mse, psnr
+
+METHODS = {"refine": Refine, "online update": OnlineUpdate}
+
+
+def ladder(
+    codec: Codec, images: Mapping[str, Tensor], attack: Attack, steps: Mapping[str, Sequence[int]], objective=None
+) -> pd.DataFrame:
+    """Each method of ``METHODS`` at each of its ``steps``, and none, on clean images [3, H, W] and on what ``attack`` makes of them on
+    the bare codec (a static attack): a row an image, ``picture`` ("clean", "attacked"), ``method`` and ``steps``, with ``bpp`` (real bytes),
+    ``psnr_own`` and ``psnr_source`` (dB; to the picture that was sent, and to the clean one), ``cost`` (R + λ·255²·MSE to what was sent)
+    and ``seconds`` of the encoder."""
+    rows = []
+    for name, image in images.items():
+        x = image[None]
+        codec.encode(x)  # warm
+        for picture, sent in (("clean", x), ("attacked", attack(codec, x, objective).x_adv)):
+            for method, count, defended in _defended(codec, steps):
+                began = time.perf_counter()
+                streams = defended.encode(sent)
+                seconds = time.perf_counter() - began
+                decoded, bpp = defended.decode(streams), real_bpp(streams, sent)[0]
+                row = {"image": name, "picture": picture, "method": method, "steps": count, "bpp": bpp, "seconds": seconds}
+                row |= {"psnr_own": float(psnr(sent, decoded)), "psnr_source": float(psnr(x, decoded))}
+                rows.append(row | {"cost": bpp + codec.lmbda * 255**2 * float(mse(sent, decoded))})
+    return pd.DataFrame(rows).assign(codec=codec.name, quality=codec.quality, weights=codec.weights.source)
+
+
+def _defended(codec: Codec, steps: Mapping[str, Sequence[int]]) -> Iterator[tuple[str, int, Codec]]:
+    yield "none", 0, codec
+    for method, counts in steps.items():
+        for count in counts:
+            yield method, count, METHODS[method](steps=count)(codec)
+
+
+def combined(codecs: Mapping[str, Codec], images: Mapping[str, Tensor], attack: Attack, refine: int = 2) -> pd.DataFrame:
+    """Several codecs with and without refinement, each attacked through all that it is (an adaptive attack): a row a codec, image and
+    ``method`` with ``psnr_clean`` and ``psnr_own`` (dB, to the clean and to the attacked picture)."""
+    rows = []
+    for label, codec in codecs.items():
+        for method, defended in (("none", codec), ("refine", Refine(steps=refine)(codec))):
+            for name, image in images.items():
+                x = image[None]
+                x_adv = attack(defended, x).x_adv
+                own = {"psnr_clean": x, "psnr_own": x_adv}
+                row = {"codec": label, "image": name, "method": method}
+                rows.append(row | {k: float(psnr(v, defended.reconstruct(v))) for k, v in own.items()})
+    return pd.DataFrame(rows)
