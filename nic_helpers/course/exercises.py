@@ -19,6 +19,7 @@ from nic_helpers.attacks.sign import FGSM, IFGSM, MIFGSM, PGD
 from nic_helpers.budgets import rms_at
 from nic_helpers.codecs.base import real_bpp
 from nic_helpers.codecs.load import load_codec
+from nic_helpers.images import to_8bit
 from nic_helpers.objectives import Distortion, Rate
 from nic_helpers.stats import rate_at
 
@@ -59,6 +60,25 @@ def _with_coarse(codec) -> list:
 def _growth_elsewhere(codec, x, x_adv) -> float:
     """By what factor the coarsest codec's file grows."""
     return float(metrics.before_after(_with_coarse(codec)[1], x, x_adv)["bpp_ratio"].mean())
+
+
+def _moves(codec, x) -> torch.Tensor:
+    """PSNR between generations 1 and 2 of each image."""
+    first = to_8bit(codec.reconstruct(x))
+    return metrics.psnr(first, codec.reconstruct(first))
+
+
+def _refused(codec, x, x_adv) -> torch.Tensor:
+    """Which attacked images a second compression moves more than any clean one."""
+    return _moves(codec, x_adv) < _moves(codec, x).min()
+
+
+def _levels_let_through(codec, x) -> int:
+    """Up to which ε, in levels from 1 to 8, no attacked image is refused."""
+    passed = 0
+    while passed < 8 and not _refused(codec, x, PGD(eps=(passed + 1) / 255, steps=10)(codec, x).x_adv).any():
+        passed += 1
+    return passed
 
 
 EXERCISES: dict[str, Exercise] = {
@@ -231,6 +251,23 @@ EXERCISES: dict[str, Exercise] = {
         lambda codec, x: _jpeg_apart(x, PGD(eps=8 / 255)(codec, x).x_adv),
         0.05,
         "attacks.PGD(eps=8/255)(source, example).x_adv, then metrics.psnr of load_codec('jpeg', 30).reconstruct of both",
+    ),
+    "14.1": Exercise(
+        lambda codec, x: float(_moves(codec, x).min()),
+        0.05,
+        "a picture is an 8-bit picture: first = to_8bit(codec.reconstruct(x)), and the same again for the second; the picture that "
+        "moves most has the fewest dB",
+    ),
+    "14.2": Exercise(
+        lambda codec, x, x_adv: float(_refused(codec, x, x_adv).float().mean()),
+        1e-3,
+        "the threshold is your answer to exercise 1; a share is the mean of a comparison",
+    ),
+    "14.3": Exercise(
+        lambda codec, x: _levels_let_through(codec, x),
+        0.1,
+        "loop over eps = 1/255, 2/255 … with attacks.PGD(eps=eps, steps=10), and stop at the first at which a picture is refused; 0 if "
+        "that is the first of all",
     ),
 }
 
