@@ -1,6 +1,8 @@
+import importlib.util
 import re
 from unittest import mock
 
+import pandas as pd
 import pytest
 import torch
 
@@ -88,3 +90,29 @@ def test_the_page_on_scaling_runs(tmp_path, monkeypatch):
     names = {}
     exec(compile(block, "scaling.md", "exec"), names)
     assert len(names["rows"]) == 3 * 2 * 2 and (tmp_path / "build" / "sweep" / "example" / "rows").is_dir()
+
+
+def test_the_threat_model_says_what_its_rows_say():
+    spec = importlib.util.spec_from_file_location("worst_case", PROJECT / "benchmarks" / "worst_case.py")
+    worst_case = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(worst_case)
+    rows = pd.read_csv(PROJECT / "data" / "results" / worst_case.RESULTS)
+    text = worst_case.PAGE.read_text(encoding="utf-8")
+    assert worst_case.page(text, rows) == text, "python benchmarks/worst_case.py --page writes the table anew"
+    assert len(text.splitlines()) <= 110
+    assert "docs/threat-model.md" in (PROJECT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert (worst_case.PAGE.parent / target).exists(), target
+    learned = rows[rows["codec"].isin(ARCHITECTURES)].set_index(["codec", "input"])
+    size, seconds = (learned[c].unstack() for c in ("bytes_per_pixel", "decode_seconds_per_megapixel"))
+    outcome = learned["outcome"].unstack()
+    assert set(learned.index.levels[0]) == {c.name for c in worst_case.finest()} & set(ARCHITECTURES)
+    assert (size["noise"] > size["clean"]).all() and (size["rate attack"] > 2 * size["noise"]).sum() >= 2
+    assert rows["bytes_per_pixel"].max() < 3
+    decoded = seconds.drop(columns="damaged")
+    assert (decoded.max(axis=1) < 1.3 * decoded["clean"]).all() and (seconds["damaged"] < 0.01).all()
+    classical = rows[~rows["codec"].isin(ARCHITECTURES)]["decode_seconds_per_megapixel"]
+    assert classical.max() < decoded.to_numpy().min() / 3
+    assert (outcome["damaged"] == "refused").all() and set(outcome["resealed"]) == {"decoded", "not a number"}
+    jpeg = rows[(rows["codec"] == "jpeg") & (rows["input"] == "damaged")]
+    assert jpeg["outcome"].item() == "decoded" and jpeg["psnr"].item() < 100

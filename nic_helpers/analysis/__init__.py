@@ -1,12 +1,15 @@
 """Looking inside: whether an attack's gradients can be trusted, which branch, layer and place an attack works through."""
 
 from nic_helpers.analysis.entropy import eci
+from nic_helpers.analysis.generations import Repeated, again, recompress, settled
 from nic_helpers.analysis.gradients import check_gradient, gains, gradient_near, randomness
 from nic_helpers.analysis.jacobian import singular_values
 from nic_helpers.analysis.layers import ldmr
 from nic_helpers.analysis.maps import bit_map, error_change, rate_change
 
 __all__ = [
+    "Repeated",
+    "again",
     "bit_map",
     "check_gradient",
     "eci",
@@ -16,5 +19,7 @@ __all__ = [
     "ldmr",
     "randomness",
     "rate_change",
+    "recompress",
+    "settled",
     "singular_values",
 ]
