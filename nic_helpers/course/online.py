@@ -20,9 +20,11 @@ def ladder(
     codec: Codec, images: Mapping[str, Tensor], attack: Attack, steps: Mapping[str, Sequence[int]], objective=None
 ) -> pd.DataFrame:
     """Each method of ``METHODS`` at each of its ``steps``, and none, on clean images [3, H, W] and on what ``attack`` makes of them on
-    the bare codec (a static attack): a row an image, ``picture`` ("clean", "attacked"), ``method`` and ``steps``, with ``bpp`` (real
-    bytes), ``psnr_own`` and ``psnr_source`` (dB; to the picture that was sent, and to the clean one), ``cost`` (R + λ·255²·MSE to what was sent)
-    and ``seconds`` of the encoder."""
+    the bare codec (a static attack): a row an image, ``picture`` ("clean", "attacked"), ``method`` and ``steps``.
+
+    ``bpp``: real bytes; ``psnr_own`` and ``psnr_source`` (dB): to the picture that was sent, and to the clean one; ``cost``:
+    R + λ·255²·MSE to what was sent; ``seconds``: the encoder's.
+    """
     rows = []
     for name, image in images.items():
         x = image[None]
