@@ -23,7 +23,7 @@ class Settings:
 
     arch: str = _setting(str, "the architecture", choices=sorted(ARCHITECTURES))
     quality: int = _setting(int, "CompressAI's number, which says λ", choices=sorted(LAMBDAS))
-    widths: tuple[int, ...] = _setting(int, "N M", nargs=2)
+    widths: tuple[int, ...] = _setting(int, "of the layers: N M; more for some, see width_names of the architecture", nargs="+")
     steps: int = _setting(int, "of the schedule")
     batch: int = _setting(int, "crops a step", 4)
     # at 128 the hyperprior sees 2×2 values of z, all border: whole images then cost a fifth more bits
@@ -64,8 +64,9 @@ class Settings:
             raise ValueError(f"optimiser must be one of {', '.join(NAMES)}, got {self.optimiser!r}")
         if self.only not in (None, "entropy"):
             raise ValueError(f"only must be 'entropy' or left out, got {self.only!r}")
-        if len(self.widths) != 2:
-            raise ValueError(f"{self.arch} takes two widths (N M), got {self.widths}")
+        named = ARCHITECTURES[self.arch].width_names
+        if len(self.widths) != len(named):
+            raise ValueError(f"{self.arch} takes {len(named)} widths ({' '.join(named)}), got {self.widths}")
         object.__setattr__(self, "lmbda", LAMBDAS[self.quality])
 
 

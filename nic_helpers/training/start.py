@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nic_helpers.codecs.kamisli2024 import gain
 from nic_helpers.codecs.registry import ARCHITECTURES
-from nic_helpers.training.kinds import context, means, quality_of, residual, side_information
+from nic_helpers.training.kinds import channel_wise, context, means, quality_of, residual, side_information
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
@@ -96,6 +96,8 @@ def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) ->
 
     Parameters: x [B, 3, H, W] in [0, 1], a few hundred crops' worth of pixels.
     """
+    if channel_wise(ARCHITECTURES[arch_name]):
+        raise ValueError(f"{arch_name} has no principal-component start: begin from 'default', or from a run of its own")
     in_blocks = residual(ARCHITECTURES[arch_name])
     # GDN and IGDN undo each other in the plain codecs; in Cheng2020's the linear branch has no IGDN to undo a GDN
     _near_identity_gdn(model, 1e-4 if in_blocks else 0.01)
@@ -206,7 +208,7 @@ def random_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float)
     that λ asks for, the last one of the synthesis to the images' own. Plain (GDN) codecs only.
     """
     arch = ARCHITECTURES[arch_name]
-    if residual(arch):
+    if residual(arch) or channel_wise(arch):
         raise ValueError(f"the random start is for the plain codecs, not {arch_name}")
     latents = _unit_variance(model.g_a, x, 8.0 * math.sqrt(lmbda / 0.013))
     _unit_variance(model.g_s, latents, float(x.std()))
