@@ -56,8 +56,8 @@ def _network(*channels: int) -> nn.Sequential:
 
 
 def hidden_widths(shares: Sequence[int], first: int, slice_width: int) -> list[int]:
-    """Widths of hidden layers: ``first`` in the proportions ``shares`` (of the first), and none below a slice's."""
-    return [max(slice_width, round(first * share / shares[0])) for share in shares]
+    """Widths of hidden layers: the ``first``, then in the proportions ``shares`` to it, but none narrower than a slice."""
+    return [first, *(max(slice_width, round(first * share / shares[0])) for share in shares[1:])]
 
 
 class Slices(Architecture):
