@@ -17,7 +17,7 @@ from nic_helpers.codecs.checkpoints import Weights
 from nic_helpers.codecs.neural import NeuralCodec
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.slices import Slices
-from nic_helpers.training.start import pca_initialise
+from nic_helpers.training.start import pca_initialise, random_initialise
 
 #: The architectures, and one written as a user would.
 KINDS_OF_CODECS = ARCHITECTURES | {ChannelWise.name: ChannelWise}
@@ -28,8 +28,6 @@ WIDTHS = {
     "zou2022-stf": (3, 4, 2, 8, 2),
     "liu2023": (4, 16, 4, 2, 8, 8),
 }
-#: Architectures that begin from random weights alone, and the layer of each that says how large their latents are.
-LAST_GAIN = {"zou2022-wacnn": "g_a.7", "zou2022-stf": "g_a.6.reduction", "liu2023": "g_a.9"}
 
 
 @pytest.fixture(scope="session")
@@ -50,29 +48,15 @@ def cheng() -> NeuralCodec:
     return load_codec("cheng2020-anchor", 3, device="cpu")
 
 
-@torch.no_grad()
-def spread_out(model: torch.nn.Module, last_gain: str, x: torch.Tensor) -> None:
-    """Random weights whose latents, side information and scales are of a size that costs bits, and whose pictures are grey."""
-    for parameter in model.get_submodule(last_gain).parameters():
-        parameter.mul_(4 / model.g_a(x).std())
-    model.h_a[-1].bias.zero_()
-    model.h_a[-1].weight.mul_(2 / model.h_a(model.g_a(x)).std((0, 2, 3)).mean())
-    for network in model.cc_scale_transforms:
-        network[-1].bias.fill_(4.0)
-    last = [layer for layer in model.g_s.modules() if isinstance(layer, (torch.nn.Conv2d, torch.nn.ConvTranspose2d))][-1]
-    last.weight.mul_(4)
-    last.bias.fill_(0.5)
-
-
 @functools.cache
 def untrained(arch: str) -> NeuralCodec:
-    """A small codec of an architecture with its principal-component start, no training."""
+    """A small codec of an architecture with its principal-component start, where it has one, and no training."""
     torch.manual_seed(0)
     kind = KINDS_OF_CODECS[arch]
     model = kind.build(*WIDTHS.get(arch, (12, 16)))
     crops = torch.stack([im[:, :128, :128] for im in load_images("bundled")])
     if issubclass(kind, Slices):
-        spread_out(model, LAST_GAIN[arch], crops)
+        random_initialise(arch, model, crops, 0.0067)
     else:
         pca_initialise(arch if arch in ARCHITECTURES else "mbt2018-mean", model, crops, 0.0067)
     with mock.patch.dict(ARCHITECTURES, {arch: kind}):

@@ -102,6 +102,7 @@ class Tcm(Slices):
     )
     qualities = tuple(range(1, 7))
     width_names = ("N", "M", "Z", "slices", "P", "inner")
+    latent_gain = "g_a.9"
     published_widths: ClassVar = dict.fromkeys(range(1, 7), (64, 320, 192, 5, 224, 128))
     authors_lambdas: ClassVar = {1: 0.0025, 2: 0.0035, 3: 0.0067, 4: 0.013, 5: 0.025, 6: 0.05}
     authors_widths = ((128, 320, 192, 5, 224, 128),)

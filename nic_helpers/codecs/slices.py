@@ -65,6 +65,8 @@ class Slices(Architecture):
     each, one after the other; "context", for each slice but the first, the slices that it is predicted from."""
 
     module: ClassVar[type[SliceModel]]
+    #: The layer whose weights say how large the latents are: the last one that changes the resolution.
+    latent_gain: ClassVar[str]
 
     def code(self, coder, y=None, z=None):
         """Slice by slice; later slices and the synthesis see a rounded slice and, added, a network's guess at what rounding took."""

@@ -110,6 +110,7 @@ class Wacnn(Slices):
     name, paper, module = "zou2022-wacnn", _ZOU, WacnnModel
     qualities = tuple(range(1, 7))
     width_names = ("N", "M", "Z", "slices", "P")
+    latent_gain = "g_a.7"
     published_widths: ClassVar = dict.fromkeys(range(1, 7), (192, 320, 192, 10, 224))
     authors_lambdas: ClassVar = {q: LAMBDAS[q] for q in (1, 2, 3, 5)}
     channels_last = False
@@ -201,6 +202,7 @@ class Stf(Slices):
     name, paper, module = "zou2022-stf", _ZOU, StfModel
     qualities = tuple(range(1, 7))
     width_names = ("N", "Z", "slices", "P", "depth")
+    latent_gain = "g_a.6.reduction"
     published_widths: ClassVar = dict.fromkeys(range(1, 7), (48, 192, 12, 224, 6))
     authors_lambdas: ClassVar = {q: LAMBDAS[q] for q in range(1, 7)}
     channels_last = False
