@@ -56,7 +56,7 @@ class NeuralCodec(Codec):
             missing, unexpected = nn.Module.load_state_dict(model, weights.state, strict=False)
         except (KeyError, RuntimeError, TypeError) as error:
             raise ValueError(f"{weights.file} does not fit {name}: {error}") from error
-        missing = [k for k in missing if k in dict(model.named_parameters())]
+        missing = sorted(set(missing).intersection(dict(model.named_parameters())))
         if missing or unexpected:
             raise ValueError(f"{weights.file} does not fit {name}: missing {missing[:3]}, unexpected {unexpected[:3]}")
         if not kind.variable:

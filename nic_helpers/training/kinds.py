@@ -5,6 +5,7 @@ from __future__ import annotations
 from nic_helpers.codecs.architecture import LAMBDAS, Architecture
 from nic_helpers.codecs.cheng2020 import Anchor
 from nic_helpers.codecs.google import Autoregressive, MeanScale
+from nic_helpers.codecs.slices import Slices
 
 Kind = type[Architecture]
 
@@ -12,6 +13,11 @@ Kind = type[Architecture]
 def residual(arch: Kind) -> bool:
     """Whether the transforms are Cheng2020's residual blocks (else convolutions with GDN)."""
     return issubclass(arch, Anchor)
+
+
+def channel_wise(arch: Kind) -> bool:
+    """Whether the entropy model goes slice by slice: such an architecture begins from random weights, or from itself."""
+    return issubclass(arch, Slices)
 
 
 def side_information(arch: Kind) -> bool:

@@ -23,7 +23,7 @@ class Settings:
 
     arch: str = _setting(str, "the architecture", choices=sorted(ARCHITECTURES))
     quality: int = _setting(int, "CompressAI's number, which says λ", choices=sorted(LAMBDAS))
-    widths: tuple[int, ...] = _setting(int, "N M", nargs=2)
+    widths: tuple[int, ...] = _setting(int, "of the layers: N M; more for some, see width_names of the architecture", nargs="+")
     steps: int = _setting(int, "of the schedule")
     batch: int = _setting(int, "crops a step", 4)
     # at 128 the hyperprior sees 2×2 values of z, all border: whole images then cost a fifth more bits
@@ -80,8 +80,9 @@ class Settings:
             raise ValueError("against needs pictures, which only='entropy' never sees")
         if not (0 < self.eps <= 1 and self.attack_steps > 0 and self.penalty >= 0):
             raise ValueError("eps must be above 0 and at most 1, attack_steps at least 1, penalty at least 0")
-        if len(self.widths) != 2:
-            raise ValueError(f"{self.arch} takes two widths (N M), got {self.widths}")
+        named = ARCHITECTURES[self.arch].width_names
+        if len(self.widths) != len(named):
+            raise ValueError(f"{self.arch} takes {len(named)} widths ({' '.join(named)}), got {self.widths}")
         object.__setattr__(self, "lmbda", LAMBDAS[self.quality])
 
 

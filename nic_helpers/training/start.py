@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from nic_helpers.codecs.kamisli2024 import gain
 from nic_helpers.codecs.registry import ARCHITECTURES
-from nic_helpers.training.kinds import context, means, quality_of, residual, side_information
+from nic_helpers.training.kinds import channel_wise, context, means, quality_of, residual, side_information
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
@@ -96,6 +96,8 @@ def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) ->
 
     Parameters: x [B, 3, H, W] in [0, 1], a few hundred crops' worth of pixels.
     """
+    if channel_wise(ARCHITECTURES[arch_name]):
+        raise ValueError(f"{arch_name} has no principal-component start: begin from 'random', 'default', or from a run of its own")
     in_blocks = residual(ARCHITECTURES[arch_name])
     # GDN and IGDN undo each other in the plain codecs; in Cheng2020's the linear branch has no IGDN to undo a GDN
     _near_identity_gdn(model, 1e-4 if in_blocks else 0.01)
@@ -203,15 +205,41 @@ def random_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float)
 
     Every convolution is Gaussian and scaled so that its output has unit variance on the images x [B, 3, H, W]
     (layer-sequential unit variance: Mishkin & Matas, ICLR 2016); the last one of the analysis is scaled to the spread
-    that λ asks for, the last one of the synthesis to the images' own. Plain (GDN) codecs only.
+    that λ asks for, the last one of the synthesis to the images' own. Plain (GDN) codecs; of those that code slice by slice only what
+    comes out is scaled (:func:`_right_size`).
     """
     arch = ARCHITECTURES[arch_name]
+    if channel_wise(arch):
+        _right_size(arch, model, x, lmbda)
+        return
     if residual(arch):
         raise ValueError(f"the random start is for the plain codecs, not {arch_name}")
     latents = _unit_variance(model.g_a, x, 8.0 * math.sqrt(lmbda / 0.013))
     _unit_variance(model.g_s, latents, float(x.std()))
     model.g_s[-1].bias.data.fill_(float(x.mean()))
     start_entropy_model(arch, model, latents)
+
+
+def _right_size(arch, model: nn.Module, x: Tensor, lmbda: float) -> None:
+    """A channel-wise codec's own random weights, with outputs of the size that they should have on the images x.
+
+    Latents get the spread that λ asks for, side information one of 2; the entropy model starts at each channel's mean and spread;
+    pictures have the images' own.
+    """
+    factor = 8.0 * math.sqrt(lmbda / 0.013) / model.g_a(x).std((0, 2, 3)).mean()
+    for p in model.get_submodule(arch.latent_gain).parameters():
+        p.mul_(factor)
+    y = model.g_a(x)
+    model.h_a[-1].bias.zero_()
+    model.h_a[-1].weight.mul_(2.0 / model.h_a(y).std((0, 2, 3)).mean())
+    for mean, scale, part in zip(
+        model.cc_mean_transforms, model.cc_scale_transforms, y.chunk(len(model.cc_mean_transforms), 1), strict=True
+    ):
+        mean[-1].bias.copy_(part.mean((0, 2, 3)))
+        scale[-1].bias.copy_(part.std((0, 2, 3)))
+    last = [layer for layer in model.g_s.modules() if isinstance(layer, CONVOLUTIONS)][-1]
+    last.weight.mul_(x.std() / model.g_s(y).std())
+    last.bias.zero_().add_(x.mean())
 
 
 @torch.no_grad()

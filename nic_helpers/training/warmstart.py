@@ -13,7 +13,7 @@ from compressai.layers import AttentionBlock, ResidualBlockUpsample
 from torch import Tensor, nn
 
 from nic_helpers.codecs.kamisli2024 import gain
-from nic_helpers.training.kinds import Kind, context, means, quality_of, residual, side_information
+from nic_helpers.training.kinds import Kind, channel_wise, context, means, quality_of, residual, side_information
 from nic_helpers.training.narrow import largest, narrow, widths_of
 from nic_helpers.training.start import CONVOLUTIONS, close_gate, neutral_variable_rate, shrink, start_entropy_model
 from nic_helpers.training.widen import widen
@@ -26,8 +26,12 @@ def begin_from(arch: Kind, model: nn.Module, lmbda: float, start: Kind, old: nn.
     What fits is taken over: the transforms always (narrowed where ``model`` is), the entropy model where both have the
     same; Cheng2020's attention blocks start all but closed; mbt2018's context model starts by passing the hyperprior's
     parameters of mbt2018-mean through. The rest starts as in :func:`pca_initialise`, from the latents that the
-    transforms now give on the images x [B, 3, H, W]. Raises ValueError where the transforms do not match.
+    transforms now give on the images x [B, 3, H, W]. A codec that codes slice by slice is taken over as it is, whatever the λ.
+    Raises ValueError where the transforms do not match.
     """
+    if channel_wise(arch) or channel_wise(start):
+        _take_over(arch, model, start, old)
+        return
     if residual(arch) != residual(start):
         raise ValueError(f"{arch.name} cannot begin from {start.name}: their transforms have no layer in common")
     if arch.variable and not start.variable and widths_of(old) != widths_of(model):
@@ -74,6 +78,14 @@ def begin_from(arch: Kind, model: nn.Module, lmbda: float, start: Kind, old: nn.
         _pass_through(model, y)
     else:
         start_entropy_model(arch, model, y)
+
+
+def _take_over(arch: Kind, model: nn.Module, start: Kind, old: nn.Module) -> None:
+    """All parameters of a codec of the same architecture and widths."""
+    theirs, ours = dict(old.named_parameters()), dict(model.named_parameters())
+    if arch is not start or {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in ours.items()}:
+        raise ValueError(f"{arch.name} can begin from itself at the same widths alone, not from {start.name} or at others")
+    nn.Module.load_state_dict(model, theirs, strict=False)
 
 
 def _start_variable_rate(old: nn.Module, model: nn.Module) -> None:
