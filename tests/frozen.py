@@ -24,6 +24,7 @@ from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.images import to_uint8
 from nic_helpers.objectives import Distortion, Joint, Rate
 from nic_helpers.sweep.program import program_sha256, record_same
+from nic_helpers.training.kinds import has_other_transforms
 
 EPS = 8 / 255
 ATTACKS = {
@@ -37,9 +38,9 @@ ATTACKS = {
 
 
 def codecs() -> dict[str, NeuralCodec]:
-    """An untrained codec of every architecture, and two bundled ones."""
+    """An untrained codec of every architecture that begins from principal components, and two bundled ones."""
     trained = {f"bundled {n}": load_codec(n, 1, device="cpu") for n in ("mbt2018", "bmshj2018-hyperprior-vbr")}
-    return {name: untrained(name) for name in ARCHITECTURES} | trained
+    return {name: untrained(name) for name, kind in ARCHITECTURES.items() if not has_other_transforms(kind)} | trained
 
 
 def numbers() -> dict[str, np.ndarray]:

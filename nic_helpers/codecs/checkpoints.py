@@ -84,8 +84,8 @@ def read_weights(path: Path, source: str = "file", quality: int = 0, expected: s
                 "its half precision overflowed: take an earlier checkpoint"
             )
     lmbda = math.nan if source == "file" else LAMBDAS.get(quality, math.nan)
-    if "lmbda" in card:  # a variable-rate codec is trained for all of them
-        lmbda = LAMBDAS.get(quality, math.nan) if "Gain" in state else float(card["lmbda"])
+    if "lmbda" in card:
+        lmbda = float(card["lmbda"])
     return Weights(state, source, path.name, digest, lmbda, card)
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from nic_helpers.codecs.architecture import LAMBDAS, Architecture
+from nic_helpers.codecs.cai2022 import Cai2022
 from nic_helpers.codecs.cheng2020 import Anchor
 from nic_helpers.codecs.google import Autoregressive, MeanScale
+from nic_helpers.codecs.song2021 import Song2021
 
 Kind = type[Architecture]
 
@@ -12,6 +14,11 @@ Kind = type[Architecture]
 def residual(arch: Kind) -> bool:
     """Whether the transforms are Cheng2020's residual blocks (else convolutions with GDN)."""
     return issubclass(arch, Anchor)
+
+
+def has_other_transforms(arch: Kind) -> bool:
+    """Whether the transforms are neither: then a run begins from random weights, or from the same architecture's."""
+    return issubclass(arch, (Song2021, Cai2022))
 
 
 def side_information(arch: Kind) -> bool:

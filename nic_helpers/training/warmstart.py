@@ -13,7 +13,7 @@ from compressai.layers import AttentionBlock, ResidualBlockUpsample
 from torch import Tensor, nn
 
 from nic_helpers.codecs.kamisli2024 import gain
-from nic_helpers.training.kinds import Kind, context, means, quality_of, residual, side_information
+from nic_helpers.training.kinds import Kind, context, has_other_transforms, means, quality_of, residual, side_information
 from nic_helpers.training.narrow import largest, narrow, widths_of
 from nic_helpers.training.start import CONVOLUTIONS, close_gate, neutral_variable_rate, shrink, start_entropy_model
 from nic_helpers.training.widen import widen
@@ -27,8 +27,16 @@ def begin_from(arch: Kind, model: nn.Module, lmbda: float, start: Kind, old: nn.
     same; Cheng2020's attention blocks start all but closed; mbt2018's context model starts by passing the hyperprior's
     parameters of mbt2018-mean through. The rest starts as in :func:`pca_initialise`, from the latents that the
     transforms now give on the images x [B, 3, H, W]. Raises ValueError where the transforms do not match.
+
+    Where the transforms are neither convolutions with GDN nor Cheng2020's, everything is taken over, from the same architecture and
+    widths.
     """
-    if residual(arch) != residual(start):
+    if arch is start and has_other_transforms(arch):
+        if (widths := arch.widths_of(model.state_dict())) != (had := arch.widths_of(old.state_dict())):
+            raise ValueError(f"{arch.name} with widths {widths} cannot begin from one with {had}: give both runs the same")
+        nn.Module.load_state_dict(model, old.state_dict())
+        return
+    if residual(arch) != residual(start) or has_other_transforms(arch) or has_other_transforms(start):
         raise ValueError(f"{arch.name} cannot begin from {start.name}: their transforms have no layer in common")
     if arch.variable and not start.variable and widths_of(old) != widths_of(model):
         smaller = start.build(*widths_of(model))

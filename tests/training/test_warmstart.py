@@ -2,7 +2,7 @@ import copy
 
 import pytest
 import torch
-from conftest import untrained
+from conftest import WIDTHS, untrained
 
 from nic_helpers import load_images
 from nic_helpers.codecs.architecture import LAMBDAS
@@ -37,7 +37,7 @@ def measure(arch, model, crops):
 
 
 def widths_of(arch):
-    return (12, 12) if arch.startswith("cheng") else (12, 16)
+    return (12, 12) if arch.startswith("cheng") else WIDTHS.get(arch, (12, 16))
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
