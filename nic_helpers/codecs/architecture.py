@@ -36,8 +36,14 @@ class Architecture(ABC):
     paper: ClassVar[str]
     module: ClassVar[type[nn.Module]]
     qualities: ClassVar[tuple[int, ...]]
-    #: Quality -> constructor arguments of the zoo's models.
+    #: Quality -> arguments of :meth:`build` of the models that the zoo has, or the authors published.
     published_widths: ClassVar[dict[int, tuple[int, ...]]]
+    #: What the arguments of :meth:`build` are called, as ``--widths`` of a training run takes them.
+    width_names: ClassVar[tuple[str, ...]] = ("N", "M")
+    #: Quality -> λ of R + λ·255²·MSE, of the weights that the architecture's authors published; empty where the zoo has them.
+    authors_lambdas: ClassVar[dict[int, float]] = {}
+    #: Other widths than the published ones of which the authors published weights, too.
+    authors_widths: ClassVar[tuple[tuple[int, ...], ...]] = ()
     #: The padded image's sides are multiples of this.
     stride: ClassVar[int] = 64
     #: And at least this.
@@ -105,6 +111,11 @@ class Architecture(ABC):
     def widths_of(cls, state: dict[str, Tensor]) -> tuple[int, ...]:
         """The arguments of :meth:`build`, read off the shapes of a model's parameters."""
         return state["g_a.0.weight"].size(0), state["g_a.6.weight"].size(0)
+
+    @classmethod
+    def from_authors(cls, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The parameters of the authors' own model under the names, and in the shapes, of this class's."""
+        return state
 
     def width(self) -> int:
         """Channels of the first layer, at the image's finest resolution."""

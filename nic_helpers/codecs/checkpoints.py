@@ -75,6 +75,15 @@ def read_weights(path: Path, source: str = "file", quality: int = 0, expected: s
             + todo.get(source, "Restore it with git checkout.")
         )
     state, card = _opened(path)
+    state = learnt(state, path)
+    lmbda = math.nan if source == "file" else LAMBDAS.get(quality, math.nan)
+    if "lmbda" in card:
+        lmbda = float(card["lmbda"])
+    return Weights(state, source, path.name, digest, lmbda, card)
+
+
+def learnt(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """A file's parameters without what the code rebuilds; ValueError where they are not all finite."""
     state = {k: v for k, v in state.items() if not any(part in k for part in _REBUILT)}
     for name, value in state.items():
         if not bool(value.isfinite().all()):
@@ -83,20 +92,12 @@ def read_weights(path: Path, source: str = "file", quality: int = 0, expected: s
                 f"{path}: {count} of the {value.numel()} values of {name} are NaN or infinite. Its training diverged, or "
                 "its half precision overflowed: take an earlier checkpoint"
             )
-    lmbda = math.nan if source == "file" else LAMBDAS.get(quality, math.nan)
-    if "lmbda" in card:
-        lmbda = float(card["lmbda"])
-    return Weights(state, source, path.name, digest, lmbda, card)
+    return state
 
 
 def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """A codec's parameters in a file, and its card; ValueError, saying what to do, for a file that holds none."""
-    with path.open("rb") as file:
-        head = file.read(64).lstrip()
-    if head.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{path} is a pointer of Git LFS and not the file itself: fetch that with git lfs pull")
-    if head.startswith((b"<!", b"<html", b"<?xml")):
-        raise ValueError(f"{path} is a web page and no checkpoint: download the file itself")
+    _refuse_stand_ins(path)
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, framework="pt") as f:
@@ -104,9 +105,28 @@ def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 return _codec_state(state, path), f.metadata() or {}
         except (SafetensorError, OSError) as error:
             raise ValueError(f"{path} is no whole safetensors file: {error}") from error
+    state = load_pretrained(_codec_state(content_of(path), path))
+    if "Gain" not in state and any(k.startswith("entropy_bottleneck.") for k in state):
+        state = remap_old_keys("entropy_bottleneck", state)
+    return state, {}
+
+
+def _refuse_stand_ins(path: Path) -> None:
+    """ValueError for what lies where a file should be: a pointer to it, or a web page."""
+    with path.open("rb") as file:
+        head = file.read(64).lstrip()
+    if head.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a pointer of Git LFS and not the file itself: fetch that with git lfs pull")
+    if head.startswith((b"<!", b"<html", b"<?xml")):
+        raise ValueError(f"{path} is a web page and no checkpoint: download the file itself")
+
+
+def content_of(path: Path):
+    """What torch saved in a file, tensors and plain values alone; ValueError, saying what to do, for anything else."""
+    _refuse_stand_ins(path)
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):  # plain values: what trainers keep their options in
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle's, zip's and torch's own, among them the refusal of anything that is not a tensor
         refused = re.search(r"GLOBAL (\S+)", str(error))
         # torch's message advises to load without weights_only, which would run the file's code: it is not passed on
@@ -116,10 +136,6 @@ def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             if refused
             else f"{path} is no checkpoint, or a damaged one ({type(error).__name__}): get it anew"
         ) from None
-    state = load_pretrained(_codec_state(content, path))
-    if "Gain" not in state and any(k.startswith("entropy_bottleneck.") for k in state):
-        state = remap_old_keys("entropy_bottleneck", state)
-    return state, {}
 
 
 def _codec_state(content, path: Path) -> dict[str, Tensor]:

@@ -37,10 +37,10 @@ def load_codec(
     ``quality``: CompressAI's number (1 lowest) for neural codecs; the native scale for classical ones; the quantiser's step
     for JPEG AI's (``codecs/jpegai.py``), whose networks are read from ``NIC_JPEGAI_DIR``. ``weights``:
     "bundled" (in this repository), "random-start" (there too: counterparts that began from random weights), "zoo"
-    (CompressAI's, downloaded once) or the path of a file. ``device``: default
-    the first GPU, else the CPU. ``lmbda``, ``metric``: the loss that a file's weights were trained for, where the file does not say
-    so itself: λ of R + λ·255²·MSE, and "mse" or "ms-ssim" (see :func:`nic_helpers.codecs.weights.load_weights`). Raises ValueError naming
-    what there is for an unknown name, quality or weights.
+    (CompressAI's, downloaded once), "authors:PATH" (a file that an architecture's authors published) or the path of a file.
+    ``device``: default the first GPU, else the CPU. ``lmbda``, ``metric``: the loss that a file's weights were trained for, where the
+    file does not say so itself: λ of R + λ·255²·MSE, and "mse" or "ms-ssim" (see :func:`nic_helpers.codecs.weights.load_weights`).
+    Raises ValueError naming what there is for an unknown name, quality or weights.
     """
     if not isinstance(name, str):
         raise TypeError(f"load_codec takes a codec's name, got {type(name).__name__}: there are {', '.join(codec_names())}")

@@ -22,6 +22,7 @@ from compressai.zoo.image import model_urls
 from compressai.zoo.image import root_url as ZOO_URL
 from compressai.zoo.image_vbr import model_urls as variable_rate_urls
 
+from nic_helpers.codecs import authors
 from nic_helpers.codecs.architecture import LAMBDAS
 from nic_helpers.codecs.checkpoints import Weights, read_weights
 from nic_helpers.codecs.registry import ARCHITECTURES
@@ -85,7 +86,7 @@ def load_weights(
     arch: str, quality: int, weights: str | Path = "bundled", *, lmbda: float | None = None, metric: str | None = None
 ) -> Weights:
     """Weights for one codec: ``"bundled"``, one of ``COLLECTIONS`` (such as ``"random-start"``), ``"zoo"`` (downloaded once),
-    ``"control/NAME"``, or the path of a file.
+    ``"control/NAME"``, ``"authors:PATH"`` (a file as the architecture's authors published it), or the path of a file.
 
     The control's are one hyperprior trained from two starts: "control/pca" at quality 3, "control/random" at quality 4. A
     file is either ours (``.safetensors``) or a checkpoint of CompressAI's models as trainers leave them (a state dict, plain or
@@ -112,6 +113,9 @@ def load_weights(
         return _agreed(_bundled(arch, quality, weights), lmbda, metric)
     if weights == "zoo":
         return _agreed(_zoo(arch, quality), lmbda, metric)
+    if str(weights).startswith(authors.PREFIX):
+        found = authors.load_authors(ARCHITECTURES[arch], Path(str(weights).removeprefix(authors.PREFIX)), quality)
+        return _agreed(replace(found, metric=metric or "mse"), lmbda, metric)
     control = _control()
     named = control.get(str(weights))
     path = checkpoints_dir() / f"{weights}.safetensors" if named else Path(weights)
@@ -182,7 +186,7 @@ def _name_says(path: Path) -> dict[str, str]:
 def _in_the_zoo(arch: str, sha256: str) -> dict[str, str]:
     """Which quality and metric the zoo has this very file for; empty where it has none."""
     urls = variable_rate_urls if ARCHITECTURES[arch].variable else model_urls
-    for metric, files in urls[arch].items():
+    for metric, files in urls.get(arch, {}).items():
         for quality, url in (files if isinstance(files, dict) else {"": files}).items():
             if _hash_of(url) == sha256[:8]:
                 return {"metric": metric, "quality": str(quality)}
@@ -233,7 +237,11 @@ def _bundled(arch: str, quality: int, collection: str = "bundled") -> Weights:
         )
         raise ValueError(
             f"no {collection} weights for {arch} at quality {quality!r} ({collection} for {arch}: {what}); "
-            "weights='zoo' has every quality that CompressAI trained for MSE"
+            + (
+                "weights='zoo' has every quality that CompressAI trained for MSE"
+                if in_zoo(arch)
+                else f"weights='{authors.PREFIX}PATH' takes what its authors published"
+            )
         )
     path = _folder(collection) / name
     if not path.is_file():
@@ -248,8 +256,15 @@ def _first_start(weights: Weights) -> str:
     return json.loads(weights.card.get("stages", "[{}]"))[0].get("start", "unknown")
 
 
+def in_zoo(arch: str) -> bool:
+    """Whether CompressAI's zoo has weights of an architecture."""
+    return arch in (variable_rate_urls if ARCHITECTURES[arch].variable else model_urls)
+
+
 def _zoo_file(arch: str, quality: int) -> tuple[str, str]:
     """The address of the zoo's weights, and what their SHA-256 begins with."""
+    if not in_zoo(arch):
+        raise ValueError(f"the zoo has no {arch}: weights='{authors.PREFIX}PATH' takes what its authors published")
     if ARCHITECTURES[arch].variable:
         url = variable_rate_urls[arch]["mse"]
     else:
