@@ -13,12 +13,11 @@ import torch
 from channelwise import ChannelWise
 
 from nic_helpers import load_codec, load_images
-from nic_helpers.codecs.cai2022 import Cai2022
 from nic_helpers.codecs.checkpoints import Weights
 from nic_helpers.codecs.neural import NeuralCodec
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.training.kinds import has_other_transforms
-from nic_helpers.training.start import pca_initialise
+from nic_helpers.training.start import pca_initialise, random_initialise
 
 #: The architectures, and one written as a user would.
 KINDS_OF_CODECS = ARCHITECTURES | {ChannelWise.name: ChannelWise}
@@ -43,29 +42,6 @@ def cheng() -> NeuralCodec:
     return load_codec("cheng2020-anchor", 3, device="cpu")
 
 
-@torch.no_grad()
-def awaken(kind, model, x, spread=4.0):
-    """Scale random weights so that latents of the images x do not all round to zero, and expect them of that size."""
-    arch = kind(model, 3)
-    up = spread / _varies(arch.analysis(x))
-    if kind is Cai2022:
-        model.g_a[4].affine.mlp_gamma[2].bias.fill_(up - 1)
-        last, side = model.entropy_parameters[-1], model.h_a[-1]
-    else:
-        model.g_a[12].weight.mul_(up)
-        model.g_s[14].bias.fill_(0.5)
-        last, side = model.h_s[-1], model.h_a[6]
-    y = arch.analysis(x)
-    last.bias[: model.M] += spread
-    last.bias[model.M :] += y.mean((0, 2, 3))
-    side.weight.mul_(spread / _varies(arch.hyper(y)))
-
-
-def _varies(v):
-    """The standard deviation of features [B, C, h, w] around their channels' means."""
-    return (v - v.mean((0, 2, 3), keepdim=True)).std()
-
-
 @functools.cache
 def untrained(arch: str) -> NeuralCodec:
     """A small codec of an architecture with its principal-component start, or random weights where it has none; no training."""
@@ -73,10 +49,8 @@ def untrained(arch: str) -> NeuralCodec:
     kind = KINDS_OF_CODECS[arch]
     model = kind.build(*WIDTHS.get(arch, (12, 16)))
     crops = torch.stack([im[:, :128, :128] for im in load_images("bundled")])
-    if has_other_transforms(kind):
-        awaken(kind, model, crops[:2])
-    else:
-        pca_initialise(arch if arch in ARCHITECTURES else "mbt2018-mean", model, crops, 0.0067)
+    start = random_initialise if has_other_transforms(kind) else pca_initialise
+    start(arch if arch in ARCHITECTURES else "mbt2018-mean", model, crops, 0.0067)
     with mock.patch.dict(ARCHITECTURES, {arch: kind}):
         return NeuralCodec(arch, 3, Weights(model.state_dict(), "test", arch, "ab" * 32, 0.0067), torch.device("cpu"))
 

@@ -19,6 +19,7 @@ from compressai.models import JointAutoregressiveHierarchicalPriors
 from torch import Tensor, nn
 
 from nic_helpers.codecs.architecture import LAMBDAS
+from nic_helpers.codecs.authors import renamed
 from nic_helpers.codecs.base import gradients_possible
 from nic_helpers.codecs.google import Autoregressive, by_quality
 
@@ -92,8 +93,7 @@ class InvertibleConv(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        rotation = torch.linalg.qr(torch.randn(channels, channels, dtype=torch.float64))[0]
-        self.weight = nn.Parameter(rotation.float())
+        self.weight = nn.Parameter(nn.init.orthogonal_(torch.empty(channels, channels, dtype=torch.float32)))
         self._kept: tuple[tuple, Tensor] | None = None  # what the inverse belongs to, and it
 
     def forward(self, v: Tensor) -> Tensor:
@@ -272,9 +272,16 @@ class Cai2022(Autoregressive):
     )
     qualities = tuple(range(1, 7))
     published_widths = by_quality((192, 192), (192, 192), 7, 6)
+    authors_lambdas: ClassVar = {q: LAMBDAS[q] for q in range(1, 7)}
+    width_names = ("N", "M", "hidden", "couplings")
     variable = True
     channels_last = False
     ends: ClassVar = ("g_a", "h_a", "g_s")
+
+    @classmethod
+    def from_authors(cls, state):
+        """Under the names here."""
+        return renamed(state, AUTHORS_NAMES)
 
     @classmethod
     def widths_of(cls, state):

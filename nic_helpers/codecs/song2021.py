@@ -21,6 +21,7 @@ from compressai.models.utils import deconv
 from torch import Tensor, nn
 
 from nic_helpers.codecs.architecture import LAMBDAS
+from nic_helpers.codecs.authors import renamed
 from nic_helpers.codecs.google import MeanScale, by_quality
 
 #: What the authors' files call a module -> what it is called here.
@@ -187,9 +188,15 @@ class Song2021(MeanScale):
     qualities = tuple(range(1, 7))
     published_widths = by_quality((192, 192), (192, 192), 7, 6)
     smallest: ClassVar[int] = 128  # the hyper-analysis reflects two positions at 1/32 of the resolution
+    authors_lambdas: ClassVar = {q: LAMBDAS[q] for q in range(1, 7)}
     variable = takes_map = True
     channels_last = False
     ends: ClassVar = ("g_a", "h_a", "g_s", "condition_a", "condition_s")
+
+    @classmethod
+    def from_authors(cls, state):
+        """Under the names here."""
+        return renamed(state, AUTHORS_NAMES)
 
     @classmethod
     def widths_of(cls, state):

@@ -7,6 +7,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 
 from nic_helpers.codecs.architecture import LAMBDAS
 from nic_helpers.codecs.registry import ARCHITECTURES
+from nic_helpers.training.kinds import has_other_transforms
 from nic_helpers.training.optimisers import NAMES
 
 _PRECISIONS = {"auto": None, "bf16": True, "fp32": False}  # the words for ``bf16``
@@ -23,7 +24,7 @@ class Settings:
 
     arch: str = _setting(str, "the architecture", choices=sorted(ARCHITECTURES))
     quality: int = _setting(int, "CompressAI's number, which says λ", choices=sorted(LAMBDAS))
-    widths: tuple[int, ...] = _setting(int, "N M", nargs=2)
+    widths: tuple[int, ...] = _setting(int, "N M, or what else the architecture takes", nargs="+")
     steps: int = _setting(int, "of the schedule")
     batch: int = _setting(int, "crops a step", 4)
     # at 128 the hyperprior sees 2×2 values of z, all border: whole images then cost a fifth more bits
@@ -64,8 +65,13 @@ class Settings:
             raise ValueError(f"optimiser must be one of {', '.join(NAMES)}, got {self.optimiser!r}")
         if self.only not in (None, "entropy"):
             raise ValueError(f"only must be 'entropy' or left out, got {self.only!r}")
-        if len(self.widths) != 2:
-            raise ValueError(f"{self.arch} takes two widths (N M), got {self.widths}")
+        kind = ARCHITECTURES[self.arch]
+        if len(self.widths) != len(kind.width_names):
+            raise ValueError(f"{self.arch} takes {len(kind.width_names)} widths ({' '.join(kind.width_names)}), got {self.widths}")
+        if self.crop < kind.smallest:
+            raise ValueError(f"{self.arch} takes crops from {kind.smallest} pixels a side, got {self.crop}")
+        if has_other_transforms(kind) and (self.start == "pca" or self.only or self.centred):
+            raise ValueError(f"{self.arch} has no principal-component start, and neither only nor centred: give start='random'")
         object.__setattr__(self, "lmbda", LAMBDAS[self.quality])
 
 

@@ -11,9 +11,11 @@ import torch
 from compressai.layers import GDN, AttentionBlock, ResidualBlock, ResidualBlockUpsample, ResidualBlockWithStride
 from torch import Tensor, nn
 
+from nic_helpers.codecs.architecture import Architecture
+from nic_helpers.codecs.cai2022 import Cai2022
 from nic_helpers.codecs.kamisli2024 import gain
 from nic_helpers.codecs.registry import ARCHITECTURES
-from nic_helpers.training.kinds import context, means, quality_of, residual, side_information
+from nic_helpers.training.kinds import context, has_other_transforms, means, quality_of, residual, side_information
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
@@ -201,17 +203,41 @@ def neutral_variable_rate(model: nn.Module) -> None:
 def random_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) -> None:
     """Random weights that keep the variance from layer to layer, for comparison with :func:`pca_initialise`.
 
-    Every convolution is Gaussian and scaled so that its output has unit variance on the images x [B, 3, H, W]
+    In the plain (GDN) codecs every convolution is Gaussian and scaled so that its output has unit variance on the images x [B, 3, H, W]
     (layer-sequential unit variance: Mishkin & Matas, ICLR 2016); the last one of the analysis is scaled to the spread
-    that λ asks for, the last one of the synthesis to the images' own. Plain (GDN) codecs only.
+    that λ asks for, the last one of the synthesis to the images' own. In song2021 and cai2022 the weights are PyTorch's own, but for
+    that spread and z's. Not for Cheng2020's blocks.
     """
-    arch = ARCHITECTURES[arch_name]
+    arch, spread = ARCHITECTURES[arch_name], 8.0 * math.sqrt(lmbda / 0.013)
     if residual(arch):
         raise ValueError(f"the random start is for the plain codecs, not {arch_name}")
-    latents = _unit_variance(model.g_a, x, 8.0 * math.sqrt(lmbda / 0.013))
+    if has_other_transforms(arch):
+        _spread_latents(arch(model, quality_of(lmbda)), x, spread)
+        return
+    latents = _unit_variance(model.g_a, x, spread)
     _unit_variance(model.g_s, latents, float(x.std()))
     model.g_s[-1].bias.data.fill_(float(x.mean()))
     start_entropy_model(arch, model, latents)
+
+
+def _spread_latents(arch: Architecture, x: Tensor, spread: float) -> None:
+    """Scale the last layer of each analysis so that y varies by ``spread`` around its channels' means, z by 2; expect such a y."""
+    model, up = arch.model, spread / _deviation(arch.analysis(x))
+    if isinstance(arch, Cai2022):
+        model.g_a[-1].affine.mlp_gamma[-1].bias.fill_(up - 1)
+        predicted, side = model.entropy_parameters[-1], model.h_a[-1]
+    else:
+        model.g_a[-3].weight.mul_(up)
+        model.g_s[-1].bias.fill_(float(x.mean()))
+        predicted, side = model.h_s[-1], model.h_a[-3]
+    y = arch.analysis(x)
+    predicted.bias.add_(torch.cat((y.new_full((model.M,), spread), y.mean((0, 2, 3)))))
+    side.weight.mul_(2.0 / _deviation(arch.hyper(y)))
+
+
+def _deviation(v: Tensor) -> Tensor:
+    """The standard deviation of features [B, C, h, w] around their channels' means."""
+    return (v - v.mean((0, 2, 3), keepdim=True)).std()
 
 
 @torch.no_grad()
