@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -240,8 +241,12 @@ class NeuralCodec(Codec):
         return Coded(streams, x_hat)
 
     def _synthesise(self, y_hat: Tensor, height: int, width: int) -> Tensor:
-        y_hat = y_hat.to(self.device, torch.float32)
-        return self.arch.synthesis(y_hat)[..., :height, :width].clamp(0, 1)
+        """Pictures of the original size; those that hold NaN or infinite values are named, and keep their NaN."""
+        x_hat = self.arch.synthesis(y_hat.to(self.device, torch.float32))[..., :height, :width]
+        lost = (~x_hat.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+        if lost:
+            warnings.warn(f"image(s) {lost} of the batch: the synthesis of {self.name} gave values that are not finite", stacklevel=3)
+        return x_hat.clamp(0, 1)
 
     def unpack(self, stream: bytes, most_pixels: float = math.inf) -> bitstream.Packet:
         """The checked parts of one bitstream: image size and one string per branch (y, then z)."""

@@ -14,7 +14,7 @@ def test_the_clean_image_and_its_own_branches_change_nothing(name, x):
     table = analysis.eci(untrained(name), x[:2], x[:2])
     values = table[["mean", "scale", "r_z", "r_y", "r"]]
     assert values.dropna(axis=1).abs().lt(1e-6).all(axis=None) and len(table) >= 4
-    has = {"bmshj2018-factorized": 2, "mbt2018": 5, "cheng2020-anchor": 5, "cheng2020-attn": 5, "channel-wise": 5}.get(name, 3)
+    has = {"bmshj2018-factorized": 2, "mbt2018": 5, "cheng2020-anchor": 5, "cheng2020-attn": 5, "channel-wise": 5, "cai2022": 5}.get(name, 3)
     assert table["branch"].nunique() == has
 
 
