@@ -70,8 +70,8 @@ class Settings:
             raise ValueError(f"{self.arch} takes {len(kind.width_names)} widths ({' '.join(kind.width_names)}), got {self.widths}")
         if self.crop < kind.smallest:
             raise ValueError(f"{self.arch} takes crops from {kind.smallest} pixels a side, got {self.crop}")
-        if has_other_transforms(kind) and (self.start == "pca" or self.only or self.centred):
-            raise ValueError(f"{self.arch} has no principal-component start, and neither only nor centred: give start='random'")
+        if has_other_transforms(kind) and (self.only or self.centred):
+            raise ValueError(f"only and centred concern convolutions with GDN and Cheng2020's blocks, which {self.arch} has not got")
         object.__setattr__(self, "lmbda", LAMBDAS[self.quality])
 
 

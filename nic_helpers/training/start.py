@@ -98,6 +98,8 @@ def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) ->
 
     Parameters: x [B, 3, H, W] in [0, 1], a few hundred crops' worth of pixels.
     """
+    if has_other_transforms(ARCHITECTURES[arch_name]):
+        raise ValueError(f"{arch_name} has no principal-component start: begin from 'random', 'default' or a run of its own")
     in_blocks = residual(ARCHITECTURES[arch_name])
     # GDN and IGDN undo each other in the plain codecs; in Cheng2020's the linear branch has no IGDN to undo a GDN
     _near_identity_gdn(model, 1e-4 if in_blocks else 0.01)
