@@ -276,6 +276,8 @@ class Cai2022(Autoregressive):
     width_names = ("N", "M", "hidden", "couplings")
     variable = True
     channels_last = False
+    activations = 420.0
+    memory = (410.0, 50.0)  # measured at widths of 24 and 48; wider it is less
     ends: ClassVar = ("g_a", "h_a", "g_s")
 
     @classmethod

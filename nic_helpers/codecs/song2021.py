@@ -191,6 +191,8 @@ class Song2021(MeanScale):
     authors_lambdas: ClassVar = {q: LAMBDAS[q] for q in range(1, 7)}
     variable = takes_map = True
     channels_last = False
+    activations = 300.0
+    memory = (265.0, 54.0)  # measured at widths of 24 to 192
     ends: ClassVar = ("g_a", "h_a", "g_s", "condition_a", "condition_s")
 
     @classmethod
