@@ -91,7 +91,7 @@ def _compared(r: Run, log: pd.DataFrame) -> dict:
     return {
         "run": r.name.removeprefix("compare-"),
         "begins from": r.after or s.start,
-        "N, M": "{}, {}".format(*s.widths),
+        "N, M": ", ".join(map(str, s.widths)),
         "batch": f"{s.batch}×{s.crop}²",
         "lr": s.lr,
         "synthesis sees": "" if s.only else "rounded" if s.mixed else "noisy",
@@ -111,7 +111,7 @@ def _bundled(r: Run, log: pd.DataFrame) -> dict:
         "run": r.name,
         "codec": s.arch,
         "q": s.quality,
-        "N, M": "{}, {}".format(*s.widths),
+        "N, M": ", ".join(map(str, s.widths)),
         "begins from": r.after or s.start,
         "learns": s.only or "all",
         "steps": int(last["step"]),

@@ -21,7 +21,14 @@ from nic_helpers.training.start import pca_initialise, random_initialise
 
 #: The architectures, and one written as a user would.
 KINDS_OF_CODECS = ARCHITECTURES | {ChannelWise.name: ChannelWise}
-WIDTHS = {"cheng2020-anchor": (12,), "cheng2020-attn": (12,), "cai2022": (12, 16, 4, 1)}
+WIDTHS = {
+    "cheng2020-anchor": (12,),
+    "cheng2020-attn": (12,),
+    "cai2022": (12, 16, 4, 1),
+    "zou2022-wacnn": (8, 16, 4, 2, 8),
+    "zou2022-stf": (3, 4, 2, 8, 2),
+    "liu2023": (4, 16, 4, 2, 8, 8),
+}
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +51,7 @@ def cheng() -> NeuralCodec:
 
 @functools.cache
 def untrained(arch: str) -> NeuralCodec:
-    """A small codec of an architecture with its principal-component start, or random weights where it has none; no training."""
+    """A small codec of an architecture with its principal-component start, where it has one, and no training."""
     torch.manual_seed(0)
     kind = KINDS_OF_CODECS[arch]
     model = kind.build(*WIDTHS.get(arch, (12, 16)))

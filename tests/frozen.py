@@ -38,7 +38,7 @@ ATTACKS = {
 
 
 def codecs() -> dict[str, NeuralCodec]:
-    """An untrained codec of every architecture that begins from principal components, and two bundled ones."""
+    """An untrained codec of every architecture that there was when the numbers were frozen, and two bundled ones."""
     trained = {f"bundled {n}": load_codec(n, 1, device="cpu") for n in ("mbt2018", "bmshj2018-hyperprior-vbr")}
     return {name: untrained(name) for name, kind in ARCHITECTURES.items() if not has_other_transforms(kind)} | trained
 

@@ -190,7 +190,9 @@ class Problem:
             sound = found.isfinite()
             if only is None and not bool(sound.all()):
                 lost = torch.arange(len(x_adv), device=x_adv.device)[rows][~sound].tolist()
-                warnings.warn(f"image(s) {lost} of the batch: the objective is not finite. What gave that is not kept.", stacklevel=3)
+                warnings.warn(
+                    f"image(s) {lost} of the batch: the objective is not finite. What gave that is not kept.", stacklevel=3
+                )
             values[rows] = torch.where(sound, found, -torch.inf)
         return values
 

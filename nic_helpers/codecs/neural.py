@@ -57,7 +57,7 @@ class NeuralCodec(Codec):
             missing, unexpected = nn.Module.load_state_dict(model, weights.state, strict=False)
         except (KeyError, RuntimeError, TypeError) as error:
             raise ValueError(f"{weights.file} does not fit {name}: {error}") from error
-        missing = [k for k in missing if k in dict(model.named_parameters())]
+        missing = sorted(set(missing).intersection(dict(model.named_parameters())))
         if missing or unexpected:
             raise ValueError(f"{weights.file} does not fit {name}: missing {missing[:3]}, unexpected {unexpected[:3]}")
         if not kind.variable:
@@ -245,7 +245,9 @@ class NeuralCodec(Codec):
         x_hat = self.arch.synthesis(y_hat.to(self.device, torch.float32))[..., :height, :width]
         lost = (~x_hat.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
         if lost:
-            warnings.warn(f"image(s) {lost} of the batch: the synthesis of {self.name} gave values that are not finite", stacklevel=3)
+            warnings.warn(
+                f"image(s) {lost} of the batch: the synthesis of {self.name} gave values that are not finite", stacklevel=3
+            )
         return x_hat.clamp(0, 1)
 
     def unpack(self, stream: bytes, most_pixels: float = math.inf) -> bitstream.Packet:

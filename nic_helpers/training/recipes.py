@@ -128,7 +128,7 @@ def seconds_per_step(s: Settings, device: str = "cpu", steps: int = 2) -> float:
     arch = ARCHITECTURES[s.arch]
     torch.manual_seed(0)
     model = arch.build(*s.widths).to(device).train()
-    shape = (s.widths[1], s.crop // 16, s.crop // 16) if s.only else (3, s.crop, s.crop)
+    shape = (model.M, s.crop // 16, s.crop // 16) if s.only else (3, s.crop, s.crop)
     x = torch.rand(s.batch, *shape, device=device)
     if s.channels_last:
         model, x = (v.to(memory_format=torch.channels_last) for v in (model, x))
@@ -157,7 +157,7 @@ def plan(runs: list[Run], out: Path, device: str = "cpu") -> pd.DataFrame:
                 "run": r.name,
                 "codec": s.arch,
                 "quality": s.quality,
-                "N, M": "{}, {}".format(*s.widths),
+                "N, M": ", ".join(map(str, s.widths)),
                 "begins from": r.after or s.start,
                 "learns": s.only or "all",
                 "steps": r.stop,

@@ -7,7 +7,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 
 from nic_helpers.codecs.architecture import LAMBDAS
 from nic_helpers.codecs.registry import ARCHITECTURES
-from nic_helpers.training.kinds import has_other_transforms
+from nic_helpers.training.kinds import channel_wise, has_other_transforms
 from nic_helpers.training.optimisers import NAMES
 
 _PRECISIONS = {"auto": None, "bf16": True, "fp32": False}  # the words for ``bf16``
@@ -24,7 +24,7 @@ class Settings:
 
     arch: str = _setting(str, "the architecture", choices=sorted(ARCHITECTURES))
     quality: int = _setting(int, "CompressAI's number, which says λ", choices=sorted(LAMBDAS))
-    widths: tuple[int, ...] = _setting(int, "N M, or what else the architecture takes", nargs="+")
+    widths: tuple[int, ...] = _setting(int, "of the layers: N M; more for some, see width_names of the architecture", nargs="+")
     steps: int = _setting(int, "of the schedule")
     batch: int = _setting(int, "crops a step", 4)
     # at 128 the hyperprior sees 2×2 values of z, all border: whole images then cost a fifth more bits
@@ -70,8 +70,10 @@ class Settings:
             raise ValueError(f"{self.arch} takes {len(kind.width_names)} widths ({' '.join(kind.width_names)}), got {self.widths}")
         if self.crop < kind.smallest:
             raise ValueError(f"{self.arch} takes crops from {kind.smallest} pixels a side, got {self.crop}")
-        if has_other_transforms(kind) and (self.only or self.centred):
-            raise ValueError(f"only and centred concern convolutions with GDN and Cheng2020's blocks, which {self.arch} has not got")
+        if has_other_transforms(kind) and not channel_wise(kind) and (self.only or self.centred):
+            raise ValueError(
+                f"only and centred concern convolutions with GDN and Cheng2020's blocks, which {self.arch} has not got"
+            )
         object.__setattr__(self, "lmbda", LAMBDAS[self.quality])
 
 

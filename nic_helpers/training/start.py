@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from nic_helpers.codecs.architecture import Architecture
 from nic_helpers.codecs.cai2022 import Cai2022
+from nic_helpers.codecs.coders import walk
 from nic_helpers.codecs.kamisli2024 import gain
 from nic_helpers.codecs.registry import ARCHITECTURES
-from nic_helpers.training.kinds import context, has_other_transforms, means, quality_of, residual, side_information
+from nic_helpers.training.kinds import channel_wise, context, has_other_transforms, means, quality_of, residual, side_information
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
@@ -99,7 +100,7 @@ def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) ->
     Parameters: x [B, 3, H, W] in [0, 1], a few hundred crops' worth of pixels.
     """
     if has_other_transforms(ARCHITECTURES[arch_name]):
-        raise ValueError(f"{arch_name} has no principal-component start: begin from 'random', 'default' or a run of its own")
+        raise ValueError(f"{arch_name} has no principal-component start: begin from 'random', 'default', or from a run of its own")
     in_blocks = residual(ARCHITECTURES[arch_name])
     # GDN and IGDN undo each other in the plain codecs; in Cheng2020's the linear branch has no IGDN to undo a GDN
     _near_identity_gdn(model, 1e-4 if in_blocks else 0.01)
@@ -207,10 +208,13 @@ def random_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float)
 
     In the plain (GDN) codecs every convolution is Gaussian and scaled so that its output has unit variance on the images x [B, 3, H, W]
     (layer-sequential unit variance: Mishkin & Matas, ICLR 2016); the last one of the analysis is scaled to the spread
-    that λ asks for, the last one of the synthesis to the images' own. In song2021 and cai2022 the weights are PyTorch's own, but for
-    that spread and z's. Not for Cheng2020's blocks.
+    that λ asks for, the last one of the synthesis to the images' own. In the architectures with transforms of their own the weights
+    are their own random ones, and only what comes out is scaled (:func:`_right_size`, :func:`_spread_latents`). Not for Cheng2020.
     """
     arch, spread = ARCHITECTURES[arch_name], 8.0 * math.sqrt(lmbda / 0.013)
+    if channel_wise(arch):
+        _right_size(arch, model, x, spread)
+        return
     if residual(arch):
         raise ValueError(f"the random start is for the plain codecs, not {arch_name}")
     if has_other_transforms(arch):
@@ -223,23 +227,54 @@ def random_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float)
 
 
 def _spread_latents(arch: Architecture, x: Tensor, spread: float) -> None:
-    """Scale the last layer of each analysis so that y varies by ``spread`` around its channels' means, z by 2; expect such a y."""
+    """Song's or Cai's own random weights, with outputs of the size that they should have on the images x.
+
+    Latents vary by ``spread`` around their channels' means, side information by 2; the entropy model expects such latents; Song's
+    synthesis, whose gains grow with what it sees, sees them as if they varied by 1, and its pictures vary as the images do.
+    """
     model, up = arch.model, spread / _deviation(arch.analysis(x))
     if isinstance(arch, Cai2022):
         model.g_a[-1].affine.mlp_gamma[-1].bias.fill_(up - 1)
         predicted, side = model.entropy_parameters[-1], model.h_a[-1]
     else:
         model.g_a[-3].weight.mul_(up)
-        model.g_s[-1].bias.fill_(float(x.mean()))
         predicted, side = model.h_s[-1], model.h_a[-3]
     y = arch.analysis(x)
     predicted.bias.add_(torch.cat((y.new_full((model.M,), spread), y.mean((0, 2, 3)))))
     side.weight.mul_(2.0 / _deviation(arch.hyper(y)))
+    if not isinstance(arch, Cai2022):
+        for first in (model.condition_s["1"][0], model.g_s[2]):
+            first.weight.div_(spread)
+        x_hat = walk(arch, x, rate=False).x_hat
+        model.g_s[-1].weight.mul_(x.std() / x_hat.std())
+        model.g_s[-1].bias.fill_(float(x.mean()))
 
 
 def _deviation(v: Tensor) -> Tensor:
     """The standard deviation of features [B, C, h, w] around their channels' means."""
     return (v - v.mean((0, 2, 3), keepdim=True)).std()
+
+
+def _right_size(arch, model: nn.Module, x: Tensor, spread: float) -> None:
+    """A channel-wise codec's own random weights, with outputs of the size that they should have on the images x.
+
+    Latents get the given spread, side information one of 2; the entropy model starts at each channel's mean and spread;
+    pictures have the images' own.
+    """
+    factor = spread / model.g_a(x).std((0, 2, 3)).mean()
+    for p in model.get_submodule(arch.latent_gain).parameters():
+        p.mul_(factor)
+    y = model.g_a(x)
+    model.h_a[-1].bias.zero_()
+    model.h_a[-1].weight.mul_(2.0 / model.h_a(y).std((0, 2, 3)).mean())
+    for mean, scale, part in zip(
+        model.cc_mean_transforms, model.cc_scale_transforms, y.chunk(len(model.cc_mean_transforms), 1), strict=True
+    ):
+        mean[-1].bias.copy_(part.mean((0, 2, 3)))
+        scale[-1].bias.copy_(part.std((0, 2, 3)))
+    last = [layer for layer in model.g_s.modules() if isinstance(layer, CONVOLUTIONS)][-1]
+    last.weight.mul_(x.std() / model.g_s(y).std())
+    last.bias.zero_().add_(x.mean())
 
 
 @torch.no_grad()

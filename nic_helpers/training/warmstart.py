@@ -26,17 +26,13 @@ def begin_from(arch: Kind, model: nn.Module, lmbda: float, start: Kind, old: nn.
     What fits is taken over: the transforms always (narrowed where ``model`` is), the entropy model where both have the
     same; Cheng2020's attention blocks start all but closed; mbt2018's context model starts by passing the hyperprior's
     parameters of mbt2018-mean through. The rest starts as in :func:`pca_initialise`, from the latents that the
-    transforms now give on the images x [B, 3, H, W]. Raises ValueError where the transforms do not match.
-
-    Where the transforms are neither convolutions with GDN nor Cheng2020's, everything is taken over, from the same architecture and
-    widths.
+    transforms now give on the images x [B, 3, H, W]. A codec with transforms of its own is taken over as it is, whatever the λ.
+    Raises ValueError where the transforms do not match.
     """
-    if arch is start and has_other_transforms(arch):
-        if (widths := arch.widths_of(model.state_dict())) != (had := arch.widths_of(old.state_dict())):
-            raise ValueError(f"{arch.name} with widths {widths} cannot begin from one with {had}: give both runs the same")
-        nn.Module.load_state_dict(model, old.state_dict())
+    if has_other_transforms(arch) or has_other_transforms(start):
+        _take_over(arch, model, start, old)
         return
-    if residual(arch) != residual(start) or has_other_transforms(arch) or has_other_transforms(start):
+    if residual(arch) != residual(start):
         raise ValueError(f"{arch.name} cannot begin from {start.name}: their transforms have no layer in common")
     if arch.variable and not start.variable and widths_of(old) != widths_of(model):
         smaller = start.build(*widths_of(model))
@@ -82,6 +78,14 @@ def begin_from(arch: Kind, model: nn.Module, lmbda: float, start: Kind, old: nn.
         _pass_through(model, y)
     else:
         start_entropy_model(arch, model, y)
+
+
+def _take_over(arch: Kind, model: nn.Module, start: Kind, old: nn.Module) -> None:
+    """All parameters of a codec of the same architecture and widths."""
+    theirs, ours = dict(old.named_parameters()), dict(model.named_parameters())
+    if arch is not start or {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in ours.items()}:
+        raise ValueError(f"{arch.name} can begin from itself at the same widths alone, not from {start.name} or at others")
+    nn.Module.load_state_dict(model, theirs, strict=False)
 
 
 def _start_variable_rate(old: nn.Module, model: nn.Module) -> None:

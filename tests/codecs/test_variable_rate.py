@@ -149,7 +149,7 @@ def test_what_is_no_map_of_the_images_is_refused(song, x):
     ):
         with pytest.raises(ValueError, match=says):
             song.with_map(bad)
-    with pytest.raises(TypeError, match="a quality map is a tensor .* got NoneType"):
+    with pytest.raises(TypeError, match=r"a quality map is a tensor .* got NoneType"):
         song.with_map(None)
     for bad in (torch.rand(64, 65), torch.rand(2, 1, 64, 64)):
         with pytest.raises(ValueError, match=r"does not fit images \(3, 3, 64, 64\): it needs their height and width"):
@@ -207,7 +207,9 @@ def test_a_synthesis_that_overflows_is_named_and_its_values_are_not_replaced(son
     with torch.no_grad():
         for k in (2, 5, 8, 11):
             far.model.g_s[k].weight.mul_(1e6)
-    with pytest.warns(UserWarning, match=r"image\(s\) \[0, 1, 2\] of the batch: the synthesis of song2021 gave values that are not"):
+    with pytest.warns(
+        UserWarning, match=r"image\(s\) \[0, 1, 2\] of the batch: the synthesis of song2021 gave values that are not"
+    ):
         x_hat = far.reconstruct(x)
     assert x_hat.isnan().any()
 

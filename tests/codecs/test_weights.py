@@ -334,7 +334,7 @@ def test_a_name_of_the_zoo_s_form_is_held_to_what_it_says(tmp_path, monkeypatch)
 
 
 # -------------------------------------------------------------------------------------------------------- the zoo
-ZOO = {name: kind for name, kind in ARCHITECTURES.items() if weights.in_zoo(name)}
+IN_ZOO = [name for name in ARCHITECTURES if weights.in_zoo(name)]
 
 
 @pytest.fixture
@@ -343,7 +343,8 @@ def zoo(tmp_path, monkeypatch):
     served = tmp_path / "served"
     served.mkdir()
     urls = {}
-    for arch, form in ZOO.items():
+    for arch in IN_ZOO:
+        form = ARCHITECTURES[arch]
         real = weights.variable_rate_urls[arch]["mse"] if form.variable else weights.model_urls[arch]["mse"]
         state = {}
         for key, value in untrained(arch).model.state_dict().items():
@@ -367,7 +368,7 @@ def zoo(tmp_path, monkeypatch):
     return served
 
 
-@pytest.mark.parametrize("arch", ZOO)
+@pytest.mark.parametrize("arch", IN_ZOO)
 def test_the_zoo_s_files_of_every_codec_and_quality_load_through_the_real_path(arch, zoo, serve, monkeypatch, x):
     address = serve(zoo)
     for quality in ARCHITECTURES[arch].qualities:
@@ -395,6 +396,12 @@ def test_without_network_the_zoo_says_what_to_do(zoo, closed_port, monkeypatch):
         load_codec("bmshj2018-hyperprior", 3, weights="zoo")
     with pytest.raises(ValueError, match="the zoo has no"):
         load_codec("bmshj2018-hyperprior", 9, weights="zoo")
+
+
+def test_what_the_zoo_has_not_got_is_had_from_its_authors():
+    for source in ("zoo", "bundled"):
+        with pytest.raises(ValueError, match="weights='authors:PATH' takes what its authors published"):
+            load_codec("zou2022-stf", 8, weights=source)
 
 
 def test_the_manifest_is_plain_json(bundled_copy):

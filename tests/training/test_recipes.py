@@ -157,7 +157,7 @@ def test_chosen_runs_bring_those_they_begin_from(recipe, tmp_path):
         (SMALL.replace('name = "narrow"', 'name = "wide"'), "two runs named wide"),
         (SMALL.replace('start = "wide"', 'start = "later"'), "no run of that name comes before"),
         (SMALL.replace("mixed = true", "mixd = true"), "narrow: unknown mixd; known: .*mixed"),
-        (SMALL.replace("[6, 8]", "[6]"), "narrow: .*takes 2 widths"),
+        (SMALL.replace("[6, 8]", "[6]"), "narrow: .*2 widths \\(N M\\)"),
         (SMALL.replace('only = "entropy"', 'only = "all"'), "means: only must be"),
         (SMALL.replace("bundle = true", 'bundle = "nowhere"'), "narrow: no set of weights is named 'nowhere'"),
         (SMALL.replace("bundle = true", 'bundle = "random-start"'), "narrow: .*must begin from .*'pca': .*(wide)"),
