@@ -108,6 +108,8 @@ class Tcm(Slices):
     authors_widths = ((128, 320, 192, 5, 224, 128),)
     stride: ClassVar[int] = 128
     channels_last = False
+    activations = 280.0
+    memory = (103.0, 27.0)
     _names: ClassVar = (
         *((r"\.ln([12])\.", r".norm\1."), (r"\.msa\.embedding_layer\.", ".attn.qkv."), (r"\.msa\.linear\.", ".attn.proj.")),
         (r"\.msa\.relative_position_params$", ".attn.relative_position_bias_table"),

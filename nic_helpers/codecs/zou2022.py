@@ -114,6 +114,8 @@ class Wacnn(Slices):
     published_widths: ClassVar = dict.fromkeys(range(1, 7), (192, 320, 192, 10, 224))
     authors_lambdas: ClassVar = {q: LAMBDAS[q] for q in (1, 2, 3, 5)}
     channels_last = False
+    activations = 120.0
+    memory = (44.0, 15.0)
 
     @classmethod
     def widths_of(cls, state):
@@ -206,6 +208,8 @@ class Stf(Slices):
     published_widths: ClassVar = dict.fromkeys(range(1, 7), (48, 192, 12, 224, 6))
     authors_lambdas: ClassVar = {q: LAMBDAS[q] for q in range(1, 7)}
     channels_last = False
+    activations = 450.0
+    memory = (170.0, 35.0)
     #: Of the transforms, whose layers are numbered here in the order of the signal.
     _names: ClassVar = (
         *_LEFT_OUT,

@@ -9,9 +9,10 @@ import time
 
 import pytest
 import torch
+from conftest import WIDTHS
 from PIL import Image
 
-from nic_helpers import load_images
+from nic_helpers import load_codec, load_images
 from nic_helpers.codecs.checkpoints import read_weights
 from nic_helpers.codecs.coders import walk
 from nic_helpers.codecs.quantisers import round_true
@@ -243,6 +244,23 @@ def test_a_warm_start_at_another_lambda_keeps_the_picture_and_moves_the_rate(fol
             w = walk(arch(model), x, round_true)
         results.append((sum(b.sum() for b in w.bits().values()).item(), (w.x_hat - x).pow(2).mean().item()))
     assert results[1][0] > results[0][0] and results[1][1] < results[0][1]
+
+
+def test_a_channel_wise_codec_resumes_exactly_is_exported_and_goes_on_at_another_quality(folder, tmp_path):
+    name = "zou2022-wacnn"
+    settings = Settings(name, 3, WIDTHS[name], steps=2, batch=1, crop=64, mixed=True, optimiser="muon", start="default")
+    whole = final(train(settings, folder, tmp_path / "a", every=1))
+    with pytest.raises(KeyboardInterrupt):
+        train(settings, folder, tmp_path / "b", every=1, on_step=interrupt_at(1))
+    path = train(settings, folder, tmp_path / "b", every=1)
+    assert all(torch.equal(whole[k], v) for k, v in final(path).items())
+    codec = load_codec(name, 3, path.with_name("weights.safetensors"), device="cpu")
+    assert codec.arch.widths_of(codec.weights.state) == WIDTHS[name] and codec.lmbda == 0.0067
+    further = dataclasses.replace(settings, quality=6, steps=1, lr=0.0, start=str(path))
+    taken_over = final(train(further, folder, tmp_path / "c", every=1))
+    assert all(torch.equal(whole[k], v) for k, v in taken_over.items() if "quantiles" not in k)
+    with pytest.raises(ValueError, match="has no principal-component start: begin from 'random', 'default'"):
+        train(dataclasses.replace(settings, start="pca"), folder, tmp_path / "d")
 
 
 def test_the_learning_rate_rises_and_falls():
