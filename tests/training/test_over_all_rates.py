@@ -22,10 +22,10 @@ def folder(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("arch, start", [("song2021", "default"), ("cai2022", "random")])
-def test_a_run_resumes_exactly_and_its_weights_load_at_every_quality(arch, start, folder, tmp_path, x):
+@pytest.mark.parametrize("arch", ["song2021", "cai2022"])
+def test_a_run_resumes_exactly_and_its_weights_load_at_every_quality(arch, folder, tmp_path, x):
     widths = WIDTHS.get(arch, (12, 16))
-    line = ["--arch", arch, "--quality", "6", "--start", start, "--steps", "3", "--batch", "2", "--crop", "128", "--every", "2"]
+    line = ["--arch", arch, "--quality", "6", "--start", "default", "--steps", "3", "--batch", "2", "--crop", "128", "--every", "2"]
     line += ["--widths", *map(str, widths), "--mixed", "--data", str(folder), "--out"]
     main([*line, str(tmp_path / "a")])
     main([*line, str(tmp_path / "b"), "--stop", "2"])
