@@ -16,7 +16,7 @@ from nic_helpers import load_codec, load_images
 from nic_helpers.codecs.checkpoints import Weights
 from nic_helpers.codecs.neural import NeuralCodec
 from nic_helpers.codecs.registry import ARCHITECTURES
-from nic_helpers.codecs.slices import Slices
+from nic_helpers.training.kinds import has_other_transforms
 from nic_helpers.training.start import pca_initialise, random_initialise
 
 #: The architectures, and one written as a user would.
@@ -24,6 +24,7 @@ KINDS_OF_CODECS = ARCHITECTURES | {ChannelWise.name: ChannelWise}
 WIDTHS = {
     "cheng2020-anchor": (12,),
     "cheng2020-attn": (12,),
+    "cai2022": (12, 16, 4, 1),
     "zou2022-wacnn": (8, 16, 4, 2, 8),
     "zou2022-stf": (3, 4, 2, 8, 2),
     "liu2023": (4, 16, 4, 2, 8, 8),
@@ -55,10 +56,8 @@ def untrained(arch: str) -> NeuralCodec:
     kind = KINDS_OF_CODECS[arch]
     model = kind.build(*WIDTHS.get(arch, (12, 16)))
     crops = torch.stack([im[:, :128, :128] for im in load_images("bundled")])
-    if issubclass(kind, Slices):
-        random_initialise(arch, model, crops, 0.0067)
-    else:
-        pca_initialise(arch if arch in ARCHITECTURES else "mbt2018-mean", model, crops, 0.0067)
+    start = random_initialise if has_other_transforms(kind) else pca_initialise
+    start(arch if arch in ARCHITECTURES else "mbt2018-mean", model, crops, 0.0067)
     with mock.patch.dict(ARCHITECTURES, {arch: kind}):
         return NeuralCodec(arch, 3, Weights(model.state_dict(), "test", arch, "ab" * 32, 0.0067), torch.device("cpu"))
 

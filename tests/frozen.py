@@ -21,10 +21,10 @@ from nic_helpers import attacks, load_codec, load_images, metrics
 from nic_helpers.codecs.neural import NeuralCodec
 from nic_helpers.codecs.quantisers import QUANTISERS
 from nic_helpers.codecs.registry import ARCHITECTURES
-from nic_helpers.codecs.slices import Slices
 from nic_helpers.images import to_uint8
 from nic_helpers.objectives import Distortion, Joint, Rate
 from nic_helpers.sweep.program import program_sha256, record_same
+from nic_helpers.training.kinds import has_other_transforms
 
 EPS = 8 / 255
 ATTACKS = {
@@ -40,7 +40,7 @@ ATTACKS = {
 def codecs() -> dict[str, NeuralCodec]:
     """An untrained codec of every architecture that there was when the numbers were frozen, and two bundled ones."""
     trained = {f"bundled {n}": load_codec(n, 1, device="cpu") for n in ("mbt2018", "bmshj2018-hyperprior-vbr")}
-    return {name: untrained(name) for name, kind in ARCHITECTURES.items() if not issubclass(kind, Slices)} | trained
+    return {name: untrained(name) for name, kind in ARCHITECTURES.items() if not has_other_transforms(kind)} | trained
 
 
 def numbers() -> dict[str, np.ndarray]:

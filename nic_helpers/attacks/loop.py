@@ -187,7 +187,13 @@ class Problem:
             self.judgements.append(None)
             rows = _rows(chosen)
             found = self.judge(self.as_8bit(x_adv[rows], rows), rows)
-            values[rows] = torch.where(found.isfinite(), found, -torch.inf)
+            sound = found.isfinite()
+            if only is None and not bool(sound.all()):
+                lost = torch.arange(len(x_adv), device=x_adv.device)[rows][~sound].tolist()
+                warnings.warn(
+                    f"image(s) {lost} of the batch: the objective is not finite. What gave that is not kept.", stacklevel=3
+                )
+            values[rows] = torch.where(sound, found, -torch.inf)
         return values
 
     def _differentiate(self, values_at: Callable[[Tensor, Rows], Tensor], x_adv: Tensor) -> Climbed:
@@ -220,7 +226,7 @@ class Problem:
 
     def _stop(self, lost: list[int]) -> None:
         warnings.warn(
-            f"image(s) {lost} of the batch: the gradient is not finite. They are stopped and keep their best so far.",
+            f"image(s) {lost} of the batch: the objective or its gradient is not finite. They are stopped and keep their best so far.",
             stacklevel=3,
         )
         self.active[lost] = False

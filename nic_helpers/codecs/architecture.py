@@ -46,12 +46,17 @@ class Architecture(ABC):
     authors_widths: ClassVar[tuple[tuple[int, ...], ...]] = ()
     #: The padded image's sides are multiples of this.
     stride: ClassVar[int] = 64
+    #: And at least this.
+    smallest: ClassVar[int] = 0
     #: The parts of a bitstream in their order, and how many pixels a side one position of each stands for.
     branches: ClassVar[dict[str, int]] = {"y": 16, "z": 64}
     #: The parts that a factorised bottleneck codes, whose shape the receiver knows from the image's size alone.
     bottlenecks: ClassVar[tuple[str, ...]] = ("z",)
     #: Whether one set of weights serves every quality.
     variable: ClassVar[bool] = False
+    #: Whether a map may ask for another quality at every pixel, and that map [1 or B, 1, H, W], if one does.
+    takes_map: ClassVar[bool] = False
+    quality_map: Tensor | None = None
     #: Whether the parallel form, which has a gradient, gives what the decoder rebuilds.
     parallel_is_exact: ClassVar[bool] = True
     #: Whether the channels-last layout pays (Cheng2020's training crashed with it).
@@ -64,9 +69,9 @@ class Architecture(ABC):
     ends: ClassVar[tuple[str, ...]] = ("g_a", "h_a", "g_s")
 
     def __init__(self, model: nn.Module, quality: int | None = None, *, amp: torch.dtype | None = None, exact_ends: bool = False):
-        self.model, self.quality = model, quality
+        self.model, self.quality, self.amp = model, quality, amp
         for name, part in model.named_children():
-            reduced = amp is not None and name in ("g_a", "g_s", "h_a", "h_s")
+            reduced = amp is not None and name in ("g_a", "g_s", "h_a", "h_s") and isinstance(part, nn.Sequential)
             first, last = (exact_ends and name == end for end in ("g_a", "g_s"))
             setattr(self, name, _in_precision(part, amp, first, last) if reduced else part)
 
@@ -80,12 +85,13 @@ class Architecture(ABC):
         return self.h_a(y)
 
     def synthesis(self, y_hat: Tensor) -> Tensor:
-        """Images, not clamped, from what the decoder rebuilds of y."""
+        """Images, not clamped, from what :meth:`code` returns."""
         return self.g_s(y_hat)
 
     @abstractmethod
     def code(self, coder, y: Tensor | None = None, z: Tensor | None = None) -> Tensor:
-        """Hand the latents to a coder in coding order; returns ŷ. Sender and receiver run it alike; for the receiver y and z are None."""
+        """Hand the latents to a coder in coding order; returns ŷ [B, M, h, w], with more channels behind it where the synthesis sees more
+        than ŷ. Sender and receiver run it alike; for the receiver y and z are None."""
 
     def latents(self, y: Tensor, quantise: Quantiser) -> Tensor | None:
         """ŷ where it needs no entropy model (in the parallel form), else None: then nothing of that model is computed for a picture."""
@@ -120,20 +126,29 @@ class Architecture(ABC):
         return 100 + self.width() * self.memory[0] if gradient else self.width() * self.memory[1]
 
     def pad(self, x: Tensor) -> Tensor:
-        """Images with their last row and column repeated up to a multiple of the stride."""
-        return F.pad(x, (0, -x.size(3) % self.stride, 0, -x.size(2) % self.stride), mode="replicate")
+        """Images with their last row and column repeated up to a multiple of the stride that is large enough."""
+        height, width = x.shape[2:]
+        return F.pad(x, (0, self.padded(width) - width, 0, self.padded(height) - height), mode="replicate")
+
+    def padded(self, side: int) -> int:
+        """What a side of an image is padded to."""
+        return max(-(-side // self.stride) * self.stride, self.smallest)
 
     def shapes(self, height: int, width: int) -> dict[str, tuple[int, ...]]:
         """The shape of each branch for an image of that size."""
-        padded = [-(-side // self.stride) * self.stride for side in (height, width)]
+        padded = [self.padded(side) for side in (height, width)]
         channels = {"y": self.model.M, "z": self.model.entropy_bottleneck.channels}
         return {b: (1, channels[b], *(side // at for side in padded)) for b, at in self.branches.items()}
+
+    def over(self, model: nn.Module, *, amp: torch.dtype | None = None, exact_ends: bool = False) -> Architecture:
+        """The same over another copy of its model, in another precision."""
+        return type(self)(model, self.quality, amp=amp, exact_ends=exact_ends)
 
     def exact(self) -> Architecture:
         """A copy in float64 on the CPU of what both ends of the channel must compute alike, without the transforms."""
         rest = copy.copy(self.model)
         rest._modules = {n: m for n, m in self.model._modules.items() if n not in self.ends}
-        return type(self)(copy.deepcopy(rest).cpu().double().requires_grad_(False), self.quality)
+        return self.over(copy.deepcopy(rest).cpu().double().requires_grad_(False))
 
     def medians(self) -> Tensor:
         """The bottleneck's rounding offsets [1, C, 1, 1]."""

@@ -33,7 +33,7 @@ _REBUILT = (
 )
 #: Kept in float32 in a half-precision file: (I)GDN's, stored as square roots with floors below half's normal range, and
 #: what quantisation itself depends on.
-_FULL_PRECISION = ("beta", "gamma", "entropy_bottleneck.", "Gain", "QuantABCD", "gayn2zqstep")
+_FULL_PRECISION = (".beta", ".gamma", "entropy_bottleneck.", "Gain", "QuantABCD", "gayn2zqstep")
 #: Kept as 8-bit integers with a scale for each row: what tolerates it. The networks that only predict probabilities: on
 #: photographs this costs at most 0.1 % of the rate, but 1.3 % in mbt2018's entropy parameters, which stay in half
 #: precision. And the residual branches of Cheng2020's transforms, added to a path that stays in half precision: less than
@@ -77,8 +77,8 @@ def read_weights(path: Path, source: str = "file", quality: int = 0, expected: s
     state, card = _opened(path)
     state = learnt(state, path)
     lmbda = math.nan if source == "file" else LAMBDAS.get(quality, math.nan)
-    if "lmbda" in card:  # a variable-rate codec is trained for all of them
-        lmbda = LAMBDAS.get(quality, math.nan) if "Gain" in state else float(card["lmbda"])
+    if "lmbda" in card:
+        lmbda = float(card["lmbda"])
     return Weights(state, source, path.name, digest, lmbda, card)
 
 

@@ -141,7 +141,7 @@ class Walk:
     """What one differentiable pass through a codec gave. Tensors are [B, C, h, w]; those not asked for are None or not there."""
 
     y: Tensor
-    y_hat: Tensor
+    y_hat: Tensor  # with all that the synthesis sees: for some architectures more channels than y has
     x_hat: Tensor | None = None  # not clamped
     z: Tensor | None = None
     scales: Tensor | None = None  # of y's Gaussians

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -74,7 +75,8 @@ class NeuralCodec(Codec):
     @property
     def label(self) -> str:
         """Short name for tables and legends."""
-        return f"{self.name} q{self.quality}" + (f", {self._latents[1]}" if self._latents else "")
+        changes = ["a map"] * (self.arch.quality_map is not None) + ([self._latents[1]] if self._latents else [])
+        return ", ".join([f"{self.name} q{self.quality}", *changes])
 
     def with_latents(self, change: Callable[[Tensor], Tensor], named: str) -> NeuralCodec:
         """The same codec whose sender puts its latents y [B, M, h, w] through ``change`` before they are coded."""
@@ -85,6 +87,20 @@ class NeuralCodec(Codec):
             named if before is None else f"{before[1]}, {named}",
         )
         twin._quick = {}
+        return twin
+
+    def with_map(self, quality_map: Tensor) -> NeuralCodec:
+        """The same codec with a quality map in place of its quality: 0 asks for the fewest bits at a pixel, 1 for the best picture.
+
+        ``quality_map``: [H, W] in [0, 1] for images of that size, or [B, 1, H, W], a map each for batches of B. The decoder needs none:
+        streams say nothing of it. λ is then another at every pixel, so the codec's is NaN. TypeError for an architecture that takes none.
+        """
+        if not self.arch.takes_map:
+            takes = [name for name, kind in ARCHITECTURES.items() if kind.takes_map]
+            raise TypeError(f"{self.name} takes no quality map: {', '.join(takes)} does")
+        twin = copy.copy(self)
+        twin.arch = self.arch.with_map(quality_map)
+        twin._differentiated, twin._quick, twin.lmbda = twin.arch, {}, math.nan
         return twin
 
     @own_precision()
@@ -122,12 +138,12 @@ class NeuralCodec(Codec):
         if precision == "float32" and not self.arch.channels_last:
             return self
         if precision not in self._quick:
-            twin, kind = copy.copy(self), type(self.arch)
+            twin = copy.copy(self)
             if self.arch.channels_last:
                 twin.model = copy.deepcopy(self.model).to(memory_format=torch.channels_last)
             amp = torch.bfloat16 if precision == "bfloat16" else None
-            twin.arch = kind(twin.model, self.quality)
-            twin._differentiated = kind(twin.model, self.quality, amp=amp, exact_ends=True)
+            twin.arch = self.arch.over(twin.model)
+            twin._differentiated = self.arch.over(twin.model, amp=amp, exact_ends=True)
             self._quick[precision] = twin
         return self._quick[precision]
 
@@ -225,8 +241,14 @@ class NeuralCodec(Codec):
         return Coded(streams, x_hat)
 
     def _synthesise(self, y_hat: Tensor, height: int, width: int) -> Tensor:
-        y_hat = y_hat.to(self.device, torch.float32)
-        return self.arch.synthesis(y_hat)[..., :height, :width].clamp(0, 1)
+        """Pictures of the original size; those that hold NaN or infinite values are named, and keep their NaN."""
+        x_hat = self.arch.synthesis(y_hat.to(self.device, torch.float32))[..., :height, :width]
+        lost = (~x_hat.isfinite().flatten(1).all(1)).nonzero().flatten().tolist()
+        if lost:
+            warnings.warn(
+                f"image(s) {lost} of the batch: the synthesis of {self.name} gave values that are not finite", stacklevel=3
+            )
+        return x_hat.clamp(0, 1)
 
     def unpack(self, stream: bytes, most_pixels: float = math.inf) -> bitstream.Packet:
         """The checked parts of one bitstream: image size and one string per branch (y, then z)."""

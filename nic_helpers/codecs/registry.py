@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from nic_helpers.codecs.architecture import Architecture
+from nic_helpers.codecs.cai2022 import Cai2022
 from nic_helpers.codecs.cheng2020 import Anchor, Attention
 from nic_helpers.codecs.google import Autoregressive, Factorized, MeanScale, ScaleHyperprior
 from nic_helpers.codecs.kamisli2024 import VariableRate
 from nic_helpers.codecs.liu2023 import Tcm
+from nic_helpers.codecs.song2021 import Song2021
 from nic_helpers.codecs.zou2022 import Stf, Wacnn
 
 ARCHITECTURES: dict[str, type[Architecture]] = {
-    a.name: a for a in (Factorized, ScaleHyperprior, MeanScale, Autoregressive, Anchor, Attention, VariableRate, Wacnn, Stf, Tcm)
+    a.name: a
+    for a in (
+        *(Factorized, ScaleHyperprior, MeanScale, Autoregressive, Anchor, Attention, VariableRate),
+        *(Song2021, Cai2022, Wacnn, Stf, Tcm),
+    )
 }

@@ -138,7 +138,7 @@ def load_weights(
     if not 0 < quality < 256:
         raise ValueError(f"the quality of a file's weights is a number from 1 to 255, got {quality!r}")
     hashed = None if named else _HASH_IN_NAME.fullmatch(path.name)
-    found = read_weights(path, str(weights) if named else "file", quality, hashed["hash"] if hashed else named)
+    found = _read(path, str(weights) if named else "file", arch, quality, hashed["hash"] if hashed else named)
     listed = _in_the_zoo(arch, found.sha256)
     asked = {"arch": arch, "quality": str(quality), "metric": metric}
     if ARCHITECTURES[arch].variable:
@@ -154,6 +154,12 @@ def load_weights(
     if listed.get("metric") == "mse":
         found = replace(found, lmbda=LAMBDAS[quality])
     return _agreed(replace(found, metric=asked["metric"] or "mse"), lmbda, metric)
+
+
+def _read(path: Path, source: str, arch: str, quality: int, expected: str | None) -> Weights:
+    """A file's weights as those of a quality: a variable-rate codec's, whose card has its highest, were trained for all of them."""
+    found = read_weights(path, source, quality, expected)
+    return replace(found, lmbda=LAMBDAS[quality]) if found.card and ARCHITECTURES[arch].variable else found
 
 
 def _agreed(found: Weights, lmbda: float | None, metric: str | None) -> Weights:
@@ -253,7 +259,7 @@ def _bundled(arch: str, quality: int, collection: str = "bundled") -> Weights:
     path = _folder(collection) / name
     if not path.is_file():
         raise FileNotFoundError(f"{path} is listed in {MANIFEST} but missing: restore it with git checkout")
-    found = read_weights(path, collection, quality, entries[name]["sha256"])
+    found = _read(path, collection, arch, quality, entries[name]["sha256"])
     check_origin(collection, first_start(found))
     return found
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from nic_helpers.codecs.architecture import LAMBDAS, Architecture
+from nic_helpers.codecs.cai2022 import Cai2022
 from nic_helpers.codecs.cheng2020 import Anchor
 from nic_helpers.codecs.google import Autoregressive, MeanScale
 from nic_helpers.codecs.slices import Slices
+from nic_helpers.codecs.song2021 import Song2021
 
 Kind = type[Architecture]
 
@@ -16,8 +18,13 @@ def residual(arch: Kind) -> bool:
 
 
 def channel_wise(arch: Kind) -> bool:
-    """Whether the entropy model goes slice by slice: such an architecture begins from random weights, or from itself."""
+    """Whether the entropy model goes slice by slice."""
     return issubclass(arch, Slices)
+
+
+def has_other_transforms(arch: Kind) -> bool:
+    """Whether the transforms are neither: then a run begins from random weights, or from the same architecture's."""
+    return channel_wise(arch) or issubclass(arch, (Song2021, Cai2022))
 
 
 def side_information(arch: Kind) -> bool:

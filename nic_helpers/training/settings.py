@@ -7,6 +7,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 
 from nic_helpers.codecs.architecture import LAMBDAS
 from nic_helpers.codecs.registry import ARCHITECTURES
+from nic_helpers.training.kinds import channel_wise, has_other_transforms
 from nic_helpers.training.optimisers import NAMES
 
 _PRECISIONS = {"auto": None, "bf16": True, "fp32": False}  # the words for ``bf16``
@@ -80,9 +81,15 @@ class Settings:
             raise ValueError("against needs pictures, which only='entropy' never sees")
         if not (0 < self.eps <= 1 and self.attack_steps > 0 and self.penalty >= 0):
             raise ValueError("eps must be above 0 and at most 1, attack_steps at least 1, penalty at least 0")
-        named = ARCHITECTURES[self.arch].width_names
-        if len(self.widths) != len(named):
-            raise ValueError(f"{self.arch} takes {len(named)} widths ({' '.join(named)}), got {self.widths}")
+        kind = ARCHITECTURES[self.arch]
+        if len(self.widths) != len(kind.width_names):
+            raise ValueError(f"{self.arch} takes {len(kind.width_names)} widths ({' '.join(kind.width_names)}), got {self.widths}")
+        if self.crop < kind.smallest:
+            raise ValueError(f"{self.arch} takes crops from {kind.smallest} pixels a side, got {self.crop}")
+        if has_other_transforms(kind) and not channel_wise(kind) and (self.only or self.centred):
+            raise ValueError(
+                f"only and centred concern convolutions with GDN and Cheng2020's blocks, which {self.arch} has not got"
+            )
         object.__setattr__(self, "lmbda", LAMBDAS[self.quality])
 
 

@@ -11,9 +11,12 @@ import torch
 from compressai.layers import GDN, AttentionBlock, ResidualBlock, ResidualBlockUpsample, ResidualBlockWithStride
 from torch import Tensor, nn
 
+from nic_helpers.codecs.architecture import Architecture
+from nic_helpers.codecs.cai2022 import Cai2022
+from nic_helpers.codecs.coders import walk
 from nic_helpers.codecs.kamisli2024 import gain
 from nic_helpers.codecs.registry import ARCHITECTURES
-from nic_helpers.training.kinds import channel_wise, context, means, quality_of, residual, side_information
+from nic_helpers.training.kinds import channel_wise, context, has_other_transforms, means, quality_of, residual, side_information
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
@@ -96,7 +99,7 @@ def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) ->
 
     Parameters: x [B, 3, H, W] in [0, 1], a few hundred crops' worth of pixels.
     """
-    if channel_wise(ARCHITECTURES[arch_name]):
+    if has_other_transforms(ARCHITECTURES[arch_name]):
         raise ValueError(f"{arch_name} has no principal-component start: begin from 'random', 'default', or from a run of its own")
     in_blocks = residual(ARCHITECTURES[arch_name])
     # GDN and IGDN undo each other in the plain codecs; in Cheng2020's the linear branch has no IGDN to undo a GDN
@@ -203,30 +206,62 @@ def neutral_variable_rate(model: nn.Module) -> None:
 def random_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) -> None:
     """Random weights that keep the variance from layer to layer, for comparison with :func:`pca_initialise`.
 
-    Every convolution is Gaussian and scaled so that its output has unit variance on the images x [B, 3, H, W]
+    In the plain (GDN) codecs every convolution is Gaussian and scaled so that its output has unit variance on the images x [B, 3, H, W]
     (layer-sequential unit variance: Mishkin & Matas, ICLR 2016); the last one of the analysis is scaled to the spread
-    that λ asks for, the last one of the synthesis to the images' own. Plain (GDN) codecs; of those that code slice by slice only what
-    comes out is scaled (:func:`_right_size`).
+    that λ asks for, the last one of the synthesis to the images' own. In the architectures with transforms of their own the weights
+    are their own random ones, and only what comes out is scaled (:func:`_right_size`, :func:`_spread_latents`). Not for Cheng2020.
     """
-    arch = ARCHITECTURES[arch_name]
+    arch, spread = ARCHITECTURES[arch_name], 8.0 * math.sqrt(lmbda / 0.013)
     if channel_wise(arch):
-        _right_size(arch, model, x, lmbda)
+        _right_size(arch, model, x, spread)
         return
     if residual(arch):
         raise ValueError(f"the random start is for the plain codecs, not {arch_name}")
-    latents = _unit_variance(model.g_a, x, 8.0 * math.sqrt(lmbda / 0.013))
+    if has_other_transforms(arch):
+        _spread_latents(arch(model, quality_of(lmbda)), x, spread)
+        return
+    latents = _unit_variance(model.g_a, x, spread)
     _unit_variance(model.g_s, latents, float(x.std()))
     model.g_s[-1].bias.data.fill_(float(x.mean()))
     start_entropy_model(arch, model, latents)
 
 
-def _right_size(arch, model: nn.Module, x: Tensor, lmbda: float) -> None:
+def _spread_latents(arch: Architecture, x: Tensor, spread: float) -> None:
+    """Song's or Cai's own random weights, with outputs of the size that they should have on the images x.
+
+    Latents vary by ``spread`` around their channels' means, side information by 2; the entropy model expects such latents; Song's
+    synthesis, whose gains grow with what it sees, sees them as if they varied by 1, and its pictures vary as the images do.
+    """
+    model, up = arch.model, spread / _deviation(arch.analysis(x))
+    if isinstance(arch, Cai2022):
+        model.g_a[-1].affine.mlp_gamma[-1].bias.fill_(up - 1)
+        predicted, side = model.entropy_parameters[-1], model.h_a[-1]
+    else:
+        model.g_a[-3].weight.mul_(up)
+        predicted, side = model.h_s[-1], model.h_a[-3]
+    y = arch.analysis(x)
+    predicted.bias.add_(torch.cat((y.new_full((model.M,), spread), y.mean((0, 2, 3)))))
+    side.weight.mul_(2.0 / _deviation(arch.hyper(y)))
+    if not isinstance(arch, Cai2022):
+        for first in (model.condition_s["1"][0], model.g_s[2]):
+            first.weight.div_(spread)
+        x_hat = walk(arch, x, rate=False).x_hat
+        model.g_s[-1].weight.mul_(x.std() / x_hat.std())
+        model.g_s[-1].bias.fill_(float(x.mean()))
+
+
+def _deviation(v: Tensor) -> Tensor:
+    """The standard deviation of features [B, C, h, w] around their channels' means."""
+    return (v - v.mean((0, 2, 3), keepdim=True)).std()
+
+
+def _right_size(arch, model: nn.Module, x: Tensor, spread: float) -> None:
     """A channel-wise codec's own random weights, with outputs of the size that they should have on the images x.
 
-    Latents get the spread that λ asks for, side information one of 2; the entropy model starts at each channel's mean and spread;
+    Latents get the given spread, side information one of 2; the entropy model starts at each channel's mean and spread;
     pictures have the images' own.
     """
-    factor = 8.0 * math.sqrt(lmbda / 0.013) / model.g_a(x).std((0, 2, 3)).mean()
+    factor = spread / model.g_a(x).std((0, 2, 3)).mean()
     for p in model.get_submodule(arch.latent_gain).parameters():
         p.mul_(factor)
     y = model.g_a(x)

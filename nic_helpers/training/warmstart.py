@@ -13,7 +13,7 @@ from compressai.layers import AttentionBlock, ResidualBlockUpsample
 from torch import Tensor, nn
 
 from nic_helpers.codecs.kamisli2024 import gain
-from nic_helpers.training.kinds import Kind, channel_wise, context, means, quality_of, residual, side_information
+from nic_helpers.training.kinds import Kind, context, has_other_transforms, means, quality_of, residual, side_information
 from nic_helpers.training.narrow import largest, narrow, widths_of
 from nic_helpers.training.start import CONVOLUTIONS, close_gate, neutral_variable_rate, shrink, start_entropy_model
 from nic_helpers.training.widen import widen
@@ -26,10 +26,10 @@ def begin_from(arch: Kind, model: nn.Module, lmbda: float, start: Kind, old: nn.
     What fits is taken over: the transforms always (narrowed where ``model`` is), the entropy model where both have the
     same; Cheng2020's attention blocks start all but closed; mbt2018's context model starts by passing the hyperprior's
     parameters of mbt2018-mean through. The rest starts as in :func:`pca_initialise`, from the latents that the
-    transforms now give on the images x [B, 3, H, W]. A codec that codes slice by slice is taken over as it is, whatever the λ.
+    transforms now give on the images x [B, 3, H, W]. A codec with transforms of its own is taken over as it is, whatever the λ.
     Raises ValueError where the transforms do not match.
     """
-    if channel_wise(arch) or channel_wise(start):
+    if has_other_transforms(arch) or has_other_transforms(start):
         _take_over(arch, model, start, old)
         return
     if residual(arch) != residual(start):

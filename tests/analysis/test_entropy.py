@@ -14,7 +14,16 @@ def test_the_clean_image_and_its_own_branches_change_nothing(name, x):
     table = analysis.eci(untrained(name), x[:2], x[:2])
     values = table[["mean", "scale", "r_z", "r_y", "r"]]
     assert values.dropna(axis=1).abs().lt(1e-6).all(axis=None) and len(table) >= 4
-    with_context = ("mbt2018", "cheng2020-anchor", "cheng2020-attn", "channel-wise", "zou2022-wacnn", "zou2022-stf", "liu2023")
+    with_context = (
+        "mbt2018",
+        "cheng2020-anchor",
+        "cheng2020-attn",
+        "channel-wise",
+        "cai2022",
+        "zou2022-wacnn",
+        "zou2022-stf",
+        "liu2023",
+    )
     assert table["branch"].nunique() == (2 if name == "bmshj2018-factorized" else 5 if name in with_context else 3)
 
 

@@ -112,7 +112,7 @@ def same(a, b, rows=slice(None)):
 @pytest.mark.parametrize("attack", STEPPING, ids=lambda a: type(a).__name__)
 def test_an_image_without_a_finite_gradient_stops_and_leaves_the_others_alone(attack, what, hyperprior, x, plain):
     spoilt = fails(1, 3, what)
-    with pytest.warns(UserWarning, match=r"image\(s\) \[1\] of the batch: the gradient is not finite") as said:
+    with pytest.warns(UserWarning, match=r"image\(s\) \[1\] of the batch: the objective or its gradient is not finite") as said:
         result = attack(hyperprior, x, spoilt)
     same(result, attack(hyperprior, x[[0, 2]], fails()), [0, 2])
     # the spoilt image: tried no more, warned of once, and the best of what it had

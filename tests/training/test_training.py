@@ -22,7 +22,7 @@ from nic_helpers.images import to_pil
 from nic_helpers.training.centring import Centring
 from nic_helpers.training.data import Crops
 from nic_helpers.training.export import read_run
-from nic_helpers.training.kinds import channel_wise
+from nic_helpers.training.kinds import has_other_transforms
 from nic_helpers.training.losses import rate_distortion_loss
 from nic_helpers.training.run import learning_rate, train
 from nic_helpers.training.settings import Settings, add_options, as_options, of_options
@@ -212,7 +212,7 @@ def test_training_lowers_the_loss_and_exports_weights_that_load(folder, tmp_path
     )
 
 
-@pytest.mark.parametrize("name", [n for n, kind in ARCHITECTURES.items() if not channel_wise(kind)])
+@pytest.mark.parametrize("name", [n for n, kind in ARCHITECTURES.items() if not has_other_transforms(kind)])
 def test_the_principal_component_start_is_far_ahead_of_a_random_one(name, folder):
     crops = Crops(folder)
     x = crops.batch(4, 128, 0, 1)

@@ -9,7 +9,7 @@ from nic_helpers.codecs.architecture import LAMBDAS
 from nic_helpers.codecs.coders import walk
 from nic_helpers.codecs.quantisers import round_true
 from nic_helpers.codecs.registry import ARCHITECTURES
-from nic_helpers.training.kinds import channel_wise
+from nic_helpers.training.kinds import has_other_transforms
 from nic_helpers.training.losses import rate_distortion_loss
 from nic_helpers.training.start import random_initialise
 from nic_helpers.training.warmstart import begin_from
@@ -48,7 +48,7 @@ def test_the_same_codec_at_the_same_lambda_is_taken_over_whole(arch, crops):
         torch.testing.assert_close(dict(model.named_parameters())[name], value, atol=1e-6, rtol=1e-5)
 
 
-@pytest.mark.parametrize("arch", [a for a, kind in ARCHITECTURES.items() if not kind.variable and not channel_wise(kind)])
+@pytest.mark.parametrize("arch", [a for a, kind in ARCHITECTURES.items() if not kind.variable and not has_other_transforms(kind)])
 def test_a_finer_step_before_rounding_changes_nothing_but_the_step(arch, crops):
     """Without rounding the pictures are equal; with it they get better and cost more."""
     old, new = untrained(arch).model, start(arch, widths_of(arch), arch, crops, lmbda=LAMBDAS[6])
