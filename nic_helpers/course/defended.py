@@ -98,7 +98,8 @@ def grids(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
         contestant = Contestant(attack, target.objective)
         return Grid(attacks={f"{aim}, {attacker}": contestant}, defences=facing(attacker), budgets=(level / 255,), **common, **part)
 
-    wanted = [(aim, level) for aim in ("picture", "file") for level in levels] + [("picture, ball", 16)] * (not quick)
+    wanted = [(aim, level) for level in levels for aim in ("picture", "file")]
+    wanted[2:2] = [("picture, ball", 16)] * (not quick)
     return tuple(grid(*what, who, level, part) for part in parts for *what, level in wanted for who in ATTACKERS)
 
 
