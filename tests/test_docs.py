@@ -92,10 +92,25 @@ def test_the_page_on_scaling_runs(tmp_path, monkeypatch):
     assert len(names["rows"]) == 3 * 2 * 2 and (tmp_path / "build" / "sweep" / "example" / "rows").is_dir()
 
 
+def benchmark(name):
+    """A script of the folder benchmarks as a module."""
+    spec = importlib.util.spec_from_file_location(name, PROJECT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_decision_page_says_what_its_rows_say():
+    decision = benchmark("decision")
+    text = decision.PAGE.read_text(encoding="utf-8")
+    assert decision.page(text) == text, "python benchmarks/decision.py --write writes its numbers anew"
+    assert "docs/should-you-trust-it.md" in (PROJECT / "README.md").read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+        assert (decision.PAGE.parent / target).exists(), target
+
+
 def test_the_threat_model_says_what_its_rows_say():
-    spec = importlib.util.spec_from_file_location("worst_case", PROJECT / "benchmarks" / "worst_case.py")
-    worst_case = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(worst_case)
+    worst_case = benchmark("worst_case")
     rows = pd.read_csv(PROJECT / "data" / "results" / worst_case.RESULTS)
     text = worst_case.PAGE.read_text(encoding="utf-8")
     assert worst_case.page(text, rows) == text, "python benchmarks/worst_case.py --page writes the table anew"

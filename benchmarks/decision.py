@@ -1,0 +1,125 @@
+"""The decision page: docs/should-you-trust-it.md, every number in it drawn from committed rows.
+
+python benchmarks/decision.py --write     # the page anew from data/results
+python benchmarks/decision.py             # print it
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+import pandas as pd
+
+from nic_helpers import stats
+from nic_helpers.settings import PROJECT, data_dir
+
+PAGE = PROJECT / "docs" / "should-you-trust-it.md"
+LEVEL = 16  # of the box in which pictures break, in 8-bit levels
+SURELY = 1.0  # dB: what a gain's interval must lie above to be called one
+
+
+def read(name: str) -> pd.DataFrame:
+    """One of the committed tables."""
+    path = data_dir() / "results" / name
+    return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+
+
+def facing(rows: pd.DataFrame, aim: str, level: float, value: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Images × defences: what the static attack does, and what the worse of it and the adaptive one does to ``value``."""
+    part = rows[rows["attack"].str.startswith(f"{aim}, ") & (rows["eps_255"] == level)]
+    part = part[~part["attack"].str.startswith("picture, ball")] if aim == "picture" else part
+    wide = part.pivot_table(index="image", columns=["attack", "defence"], values=value)
+    adaptive, static = wide[f"{aim}, adaptive"], wide[f"{aim}, static"]
+    static = static.assign(none=adaptive["none"]).dropna(axis=1)
+    worse = np.minimum if value.startswith("psnr") else np.maximum
+    both = worse(static, adaptive.reindex(columns=static.columns)).dropna(axis=1)
+    return static[both.columns], both
+
+
+def gains(found: pd.DataFrame) -> dict[str, stats.Interval]:
+    """Each defence's gain over none, with its interval over the images."""
+    return {name: stats.bootstrap(found[name] - found["none"]) for name in found.columns.drop("none")}
+
+
+def sentences() -> list[str]:
+    """What was learned, each with its interval."""
+    rows, worst = read("11_defences.parquet"), read("worst_case.csv")
+    static, adaptive = facing(rows, "picture", LEVEL, "psnr_recon")
+    before, after = gains(static), gains(adaptive)
+    helped = [n for n, gain in before.items() if gain.low > SURELY]
+    held = sorted((n for n, gain in after.items() if gain.low > SURELY), key=lambda n: -after[n].mean)
+    files = facing(rows, "file", LEVEL, "bpp_ratio")[1]
+    verify, cap = rows[rows["defence"] == "verify"], rows[rows["defence"] == "rate cap"]
+    largest = worst.loc[worst[worst["codec"].str.contains("20")]["bytes_per_pixel"].idxmax()]
+    found = [
+        f"**A picture can be broken.** In the box of {LEVEL}/255 the hyperprior at quality 6 decodes the attacked picture to something "
+        f"{stats.bootstrap(adaptive['none'])} dB from what it decodes the clean one to ({len(adaptive)} images).",
+        f"**Most defences are beaten by who knows them.** Of {len(before)} defences {len(helped)} surely gain more than a decibel "
+        f"against an attack that was made before they were there, {len(held)} against one that goes through them"
+        + (f": {', '.join(f'{n} ({after[n]} dB)' for n in held)}." if held else "."),
+        f"**Checks hold.** `VerifyOrFallBack` sent nothing below {verify['psnr_own'].min():.1f} dB to its input in "
+        f"{len(verify)} attacked pictures (the floor is 28), and `RateCap` nothing above {cap['bpp_attacked'].max():.2f} bits a pixel "
+        "(the cap is 2.5).",
+        f"**A file can be blown up.** The same codec's files grow {stats.bootstrap(files['none'])} times in that box. The worst of "
+        f"all codecs, {largest['codec']}, writes {largest['bytes_per_pixel']:.2f} bytes a pixel.",
+    ]
+    return [*found, trained()]
+
+
+def trained() -> str:
+    """The sentence on adversarial training: the hyperprior at quality 3, before and after."""
+    rows, clean = read("12_trained.parquet"), read("12_clean.csv")
+    at = rows[(rows["codec"] == "bmshj2018-hyperprior") & (rows["quality"] == 3) & (rows["eps_255"] == 8)]
+    at = at[at["attack"].isin(["APGD", "continuation", "continuation, ball", "MADC", "FTDA"])]
+    lost = at.groupby(["weights", "image"])["delta_own"].max().unstack(0).dropna()
+    spared = stats.bootstrap(lost["bundled"] - lost["robust"])
+    price = clean.pivot_table(index="image", columns="weights", values=["psnr", "bpp"])
+    psnr = stats.bootstrap(price["psnr"]["robust"] - price["psnr"]["bundled"])
+    size = stats.bootstrap(100 * (price["bpp"]["robust"] / price["bpp"]["bundled"] - 1))
+    surely = "spares" if spared.low > 0 else "does not surely spare"
+    return (
+        f"**Training under attack {surely} the owner some of the loss**: {spared} dB of {stats.bootstrap(lost['bundled'])} under the "
+        f"strongest of five attacks at 8/255, for {psnr} dB and {size} % of the bytes on clean pictures (quality 3)."
+    )
+
+
+def table() -> str:
+    """The defences that cost least for what they hold, best first."""
+    found, rows = read("11_table.csv").set_index("defence"), read("11_defences.parquet")
+    after = gains(facing(rows, "picture", LEVEL, "psnr_recon")[1])
+    files = facing(rows, "file", LEVEL, "bpp_ratio")[1].mean()
+    lines = [
+        "| defence | gain, attacked through (dB) | file × | PSNR, clean (dB) | BD-rate (%) | encoder × |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in sorted(after, key=lambda n: -after[n].mean):
+        cost = found.loc[name]
+        numbers = [f"{cost[k]:+.2f}" for k in ("PSNR (dB)", "BD-rate (%)")] + [f"{cost['encoder ×']:.1f}"]
+        file = f"{files[name]:.2f}" if name in files else "–"
+        lines.append(f"| {name} | {after[name]} | {file} | {' | '.join(numbers)} |")
+    return "\n".join(lines)
+
+
+def page(text: str) -> str:
+    """The page with its two generated parts made anew."""
+    for name, made in (("sentences", "\n".join(f"{n}. {said}" for n, said in enumerate(sentences(), 1))), ("table", table())):
+        begin, end = f"<!-- {name} from data/results -->", f"<!-- end of {name} -->"
+        before, rest = text.split(begin)
+        text = f"{before}{begin}\n\n{made}\n\n{end}{rest.split(end)[1]}"
+    return text
+
+
+def main() -> None:
+    """The command line."""
+    p = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    p.add_argument("--write", action="store_true", help="write the page")
+    text = page(PAGE.read_text(encoding="utf-8"))
+    if p.parse_args().write:
+        PAGE.write_text(text, encoding="utf-8")
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()
