@@ -13,9 +13,9 @@ from nic_helpers import attacks, defences, stats
 from nic_helpers.codecs.base import real_bpp
 from nic_helpers.codecs.load import load_codec
 from nic_helpers.metrics import psnr
-from nic_helpers.objectives import Distortion, Rate
+from nic_helpers.objectives import Distortion, Rate, Together
+from nic_helpers.sweep.faced import Faced, OtherDraws
 from nic_helpers.sweep.grid import Contestant, Grid
-from nic_helpers.sweep.unit import Faced, OtherDraws
 
 #: Name -> defence, in METHODS' order: reversible and random; chosen by the sender; lossy; checked; few-step.
 DEFENCES: dict[str, Callable] = {
@@ -38,36 +38,36 @@ DEFENCES: dict[str, Callable] = {
     "online update": defences.OnlineUpdate(steps=5),
 }
 RANDOM = ("flip", "roll", "rotate", "colour order", "random ensemble")
-ATTACKERS = ("static", "adaptive", "other draws")
+CHOSEN = {"best of eight, D": 8, "best of eight, R+λD": 8, "two-way": 2}  # by the sender, of so many ways
+#: (what an attacker sees, how many codecs that is).
+ATTACKERS = (("static", 1), ("adaptive", 1), ("other draws", 4), ("every way", 8), ("every way", 2))
 QUICK = ("flip", "bit depth 5", "verify", "refine")
 
 
 @dataclass(frozen=True)
 class Target:
-    """An attack on the picture or the file: ``attack``, its ``objective``, and the settings at a quarter of its gradients."""
+    """An attack on the picture or the file, and its objective."""
 
     attack: attacks.Attack
     objective: object
-    quarter: attacks.Attack
+
+    def with_passes(self, share: float) -> attacks.Attack:
+        """The same with that share of its steps."""
+        least = 2 if isinstance(self.attack, attacks.Continuation) else 1
+        return replace(self.attack, steps=max(least, round(self.attack.steps * share)))
 
 
 def targets(picture: int, file: int) -> dict[str, Target]:
     """The attacks at so many gradients: on the picture in the box and in the ball by continuation, on the file through each surrogate."""
 
     def continuation(norm: str) -> Target:
-        whole = attacks.Continuation(8 / 255, steps=picture, norm=norm, precision="auto")
-        return Target(whole, Distortion(), replace(whole, steps=max(2, picture // DRAWS)))
+        return Target(attacks.Continuation(8 / 255, steps=picture, norm=norm, precision="auto"), Distortion())
 
-    pgd = attacks.PGD(8 / 255, steps=file, precision="auto")
     return {
         "picture": continuation("linf"),
-        "file": Target(pgd, Rate(), replace(pgd, steps=max(1, file // DRAWS))),
+        "file": Target(attacks.PGD(8 / 255, steps=file, precision="auto"), Rate()),
         "picture, ball": continuation("l2rms"),
     }
-
-
-#: Versions with other draws that an attacker sees who does not know the draw; he has as many gradients of the defended codec in all.
-DRAWS = 4
 
 
 def grids(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
@@ -85,22 +85,30 @@ def grids(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     chosen = {k: v for k, v in DEFENCES.items() if not quick or k in QUICK}
     levels = (16,) if quick else (16, 8, 4)
 
-    def facing(attacker: str) -> dict[str, Callable | None]:
+    def facing(attacker: str, seen: int) -> dict[str, Callable | None]:
         if attacker == "static":
             return {k: Faced(v) for k, v in chosen.items()}
         if attacker == "adaptive":
             return {"none": None, **chosen}
-        return {k: Faced(v, OtherDraws(v, DRAWS)) for k, v in chosen.items() if k in RANDOM}
+        if attacker == "other draws":
+            return {k: Faced(v, OtherDraws(v, seen)) for k, v in chosen.items() if k in RANDOM}
+        return {k: Faced(v, defences.EveryWay(v)) for k, v in chosen.items() if CHOSEN.get(k) == seen}
 
-    def grid(aim: str, attacker: str, level: float, part: dict) -> Grid:
-        target = aims[aim]
-        attack = target.quarter if attacker == "other draws" else target.attack
-        contestant = Contestant(attack, target.objective)
-        return Grid(attacks={f"{aim}, {attacker}": contestant}, defences=facing(attacker), budgets=(level / 255,), **common, **part)
+    def grid(aim: str, attacker: str, seen: int, level: float, part: dict) -> Grid:
+        target, objective, share = aims[aim], aims[aim].objective, 1 / seen
+        if attacker == "every way":
+            # a gradient through the choice is `seen` passes forward and one gradient (three passes); here each way has a gradient
+            share = (seen + 3) / (3 * seen)
+            objective = Together(objective, temperature=1.0)  # the sender takes the best way: those that are hit least count most
+        contestant = Contestant(target.with_passes(share), objective)
+        return Grid(
+            attacks={f"{aim}, {attacker}": contestant}, defences=facing(attacker, seen), budgets=(level / 255,), **common, **part
+        )
 
     wanted = [(aim, level) for level in levels for aim in ("picture", "file")]
     wanted[2:2] = [("picture, ball", 16)] * (not quick)
-    return tuple(grid(*what, who, level, part) for part in parts for *what, level in wanted for who in ATTACKERS)
+    every = ((aim, *who, level, part) for part in parts for aim, level in wanted for who in ATTACKERS)
+    return tuple(grid(*which) for which in every if facing(*which[1:3]))
 
 
 def costs(images: Mapping[str, Tensor], qualities: Sequence[int], chosen: Mapping[str, Callable] = DEFENCES) -> pd.DataFrame:

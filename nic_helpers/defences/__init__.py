@@ -10,7 +10,7 @@ attacked image is another one, and the sender draws anew for it. An evaluation w
 ``attacks.eot(safe, draws)``, the mean over other draws, doesn't.
 """
 
-from nic_helpers.defences.base import Defence, Defended
+from nic_helpers.defences.base import Defence, Defended, EveryWay, OneWay
 from nic_helpers.defences.ensemble import SelfEnsemble, TwoWay
 from nic_helpers.defences.online import OnlineUpdate, Refine
 from nic_helpers.defences.preprocess import BitDepth, JPEGPass, Resize
@@ -24,8 +24,10 @@ __all__ = [
     "ColourOrder",
     "Defence",
     "Defended",
+    "EveryWay",
     "Flip",
     "JPEGPass",
+    "OneWay",
     "OnlineUpdate",
     "Purifier",
     "RandomEnsemble",

@@ -58,6 +58,35 @@ class Defence:
         return Defended(codec, self, self.seed)
 
 
+class OneWay(Defence):
+    """Another defence ``how`` that always goes way ``k``: what an attacker sees who looks at its ways one by one."""
+
+    def __init__(self, how: Defence, k: int):
+        self.how, self.k, self.differentiable = how, k, how.differentiable
+
+    def __repr__(self) -> str:
+        return f"OneWay({self.how!r}, {self.k})"
+
+    def before(self, x: Tensor, k: int) -> Tensor:
+        """As the other's way."""
+        return self.how.before(x, self.k)
+
+    def after(self, x_hat: Tensor, k: int) -> Tensor:
+        """As the other's way."""
+        return self.how.after(x_hat, self.k)
+
+
+@dataclasses.dataclass(frozen=True)
+class EveryWay:
+    """What an attacker sees who attacks all ways of a defence at once, because the sender will take the best of them."""
+
+    defence: Defence
+
+    def __call__(self, codec: Codec) -> list[Codec]:
+        """One codec a way."""
+        return [OneWay(self.defence, k)(codec) for k in range(self.defence.choices)]
+
+
 class Behind(Around):
     """A codec behind something whose bitstream is the way taken, a check, and an inner stream (:func:`pack`)."""
 

@@ -9,8 +9,21 @@ python -m nic_helpers.sweep robustness --dry-run                  # the course's
 
 from nic_helpers.sweep.cost import costs, plan
 from nic_helpers.sweep.dataset import Dataset, SweepError
+from nic_helpers.sweep.faced import Faced, OtherDraws
 from nic_helpers.sweep.grid import Contestant, Grid
-from nic_helpers.sweep.unit import Faced, OtherDraws, Unit
+from nic_helpers.sweep.unit import Unit
 from nic_helpers.sweep.work import run, units_of
 
-__all__ = ["Contestant", "Dataset", "Faced", "Grid", "OtherDraws", "SweepError", "Unit", "costs", "plan", "run", "units_of"]
+__all__ = [
+    "Contestant",
+    "Dataset",
+    "Faced",
+    "Grid",
+    "OtherDraws",
+    "SweepError",
+    "Unit",
+    "costs",
+    "plan",
+    "run",
+    "units_of",
+]

@@ -24,9 +24,9 @@ from nic_helpers.codecs.load import available_qualities, codec_names, load_codec
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.weights import COLLECTIONS
 from nic_helpers.image_sets import BUNDLED, KODAK, image_files
+from nic_helpers.sweep.faced import Faced
 from nic_helpers.sweep.unit import (
     CodecAt,
-    Faced,
     Unit,
     fingerprint_of,
     images_of,
@@ -56,7 +56,7 @@ class Grid:
     together. ``attacks``: name -> :class:`Contestant` or attack; its eps and seed are replaced by those of ``budgets``
     (on [0, 1]) and ``seeds``. ``objectives``: name -> objective, for the contestants without one. ``defences``: name ->
     a function that puts a defence around a codec (a module's function or a frozen dataclass), or None, or
-    :class:`~nic_helpers.sweep.unit.Faced`, where the attacker does not see that. ``targets``: the
+    :class:`~nic_helpers.sweep.faced.Faced`, where the attacker does not see that. ``targets``: the
     codecs it is measured on, name -> qualities; None: the attacked ones. A codec of your own is named "MODULE:FUNCTION", which
     every worker must be able to import: the function takes a quality and gives the codec. ``weights``: as in
     :func:`nic_helpers.load_codec`, one or several. ``images``: as in

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from nic_helpers import __version__
-from nic_helpers.attacks.adaptive import eot
 from nic_helpers.attacks.base import Attack, AttackResult
 from nic_helpers.codecs.architecture import Architecture
 from nic_helpers.codecs.base import Coded
@@ -35,6 +34,7 @@ from nic_helpers.images import pixels_sha256
 from nic_helpers.memory import forget_peak, keep_recent, peak_mib
 from nic_helpers.metrics import before_after
 from nic_helpers.settings import get_device
+from nic_helpers.sweep.faced import Faced
 from nic_helpers.sweep.program import program_sha256
 
 SAME = 1e-4  # between a decoded image and the encoder's: a batch's last digits differ from an image's; a level is 4e-3
@@ -43,28 +43,6 @@ CodecAt = tuple[str, float]  # a codec's name and quality
 #: What an attack's settings do is part of what a row is: raised where the same settings come to mean another attack, so that rows
 #: of before never count as done. 2: the gradient stops at the output clamp.
 EDITION = 2
-
-
-@dataclass(frozen=True)
-class Faced:
-    """A defence as it is, ``measured``, and what the attacker sees in its place, ``attacked`` (None: the bare codec): with this for one
-    of a grid's ``defences`` the attack is not made on what it is measured on."""
-
-    measured: Callable | None
-    attacked: Callable | None = None
-
-
-@dataclass(frozen=True)
-class OtherDraws:
-    """What an attacker sees who knows a random defence and not its draw: ``draws`` versions of it with other draws, attacked together
-    (:func:`nic_helpers.attacks.eot`)."""
-
-    defence: Callable
-    draws: int = 4
-
-    def __call__(self, codec) -> list:
-        """The versions, around a codec."""
-        return eot(self.defence(codec), self.draws)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,9 @@ from nic_helpers.images import to_pil, to_uint8
 from nic_helpers.objectives import Rate
 from nic_helpers.sweep import grid as grids
 from nic_helpers.sweep import unit as of_units
+from nic_helpers.sweep.faced import Faced, OtherDraws
 from nic_helpers.sweep.grid import Contestant, Grid
-from nic_helpers.sweep.unit import Faced, OtherDraws, expected_gradients, images_of, run_unit
+from nic_helpers.sweep.unit import expected_gradients, images_of, run_unit
 
 EPS = 8 / 255
 SMALL = {"crop": 48, "limit": 2}
@@ -349,7 +350,8 @@ def test_weights_are_an_axis_too():
 
 def test_an_attacker_may_see_less_than_is_measured():
     attack = {"PGD": attacks.PGD(8 / 255, steps=2)}
-    how = defences.Flip(seed=1)
+    image = images_of("bundled", 48)["astronaut"]
+    how = next(f for s in range(9) if (f := defences.Flip(seed=s))(load_codec("bmshj2018-hyperprior", 1)).choice(image) == 1)
     kinds = {"adaptive": how, "static": Faced(how), "other draws": Faced(how, OtherDraws(how, 2)), "bare": None}
     units = {u.defence: u for u in small(attacks=attack, defences=kinds, limit=1).units()}
     assert len({u.key for u in units.values()}) == 4
@@ -359,3 +361,15 @@ def test_an_attacker_may_see_less_than_is_measured():
     assert (
         rows["static"]["psnr_clean"] == rows["adaptive"]["psnr_clean"] and rows["static"]["bpp_clean"] > rows["bare"]["bpp_clean"]
     )
+
+
+def test_a_choice_is_attacked_in_all_its_ways():
+    how = defences.TwoWay()
+    (unit,) = small(
+        attacks={"FGSM": attacks.FGSM(EPS)}, defences={"every way": Faced(how, defences.EveryWay(how))}, limit=1
+    ).units()
+    codec, x = load_codec("bmshj2018-hyperprior", 1), images_of("bundled", 48)["astronaut"][None]
+    plain, turned = defences.EveryWay(how)(codec)
+    assert torch.equal(plain.reconstruct(x), codec.reconstruct(x))
+    torch.testing.assert_close(turned.reconstruct(x), codec.reconstruct(x.flip((2, 3))).flip((2, 3)))
+    assert run_unit(unit).iloc[0]["gradients"] == 1
