@@ -40,7 +40,8 @@ DEFENCES: dict[str, Callable] = {
 RANDOM = ("flip", "roll", "rotate", "colour order", "random ensemble")
 CHOSEN = {"best of eight, D": 8, "best of eight, R+λD": 8, "two-way": 2}  # by the sender, of so many ways
 #: (what an attacker sees, how many codecs that is).
-ATTACKERS = (("static", 1), ("adaptive", 1), ("other draws", 4), ("every way", 8), ("every way", 2))
+LONGER = "other draws, longer"  # with as many steps as the others, and so four times the gradients
+ATTACKERS = (("static", 1), ("adaptive", 1), ("other draws", 4), ("every way", 8), ("every way", 2), (LONGER, 4))
 QUICK = ("flip", "bit depth 5", "verify", "refine")
 
 
@@ -90,12 +91,12 @@ def grids(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
             return {k: Faced(v) for k, v in chosen.items()}
         if attacker == "adaptive":
             return {"none": None, **chosen}
-        if attacker == "other draws":
+        if attacker in ("other draws", LONGER):
             return {k: Faced(v, OtherDraws(v, seen)) for k, v in chosen.items() if k in RANDOM}
         return {k: Faced(v, defences.EveryWay(v)) for k, v in chosen.items() if CHOSEN.get(k) == seen}
 
     def grid(aim: str, attacker: str, seen: int, level: float, part: dict) -> Grid:
-        target, objective, share = aims[aim], aims[aim].objective, 1 / seen
+        target, objective, share = aims[aim], aims[aim].objective, 1.0 if attacker == LONGER else 1 / seen
         if attacker == "every way":
             # a gradient through the choice is `seen` passes forward and one gradient (three passes); here each way has a gradient
             share = (seen + 3) / (3 * seen)
