@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import argparse
 
-import numpy as np
 import pandas as pd
 
 from nic_helpers import stats
+from nic_helpers.course import defended
 from nic_helpers.settings import PROJECT, data_dir
 
 PAGE = PROJECT / "docs" / "should-you-trust-it.md"
@@ -25,34 +25,18 @@ def read(name: str) -> pd.DataFrame:
     return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
 
 
-def facing(rows: pd.DataFrame, aim: str, level: float, value: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Images × defences: what the static attack does, and what the worse of it and the adaptive one does to ``value``."""
-    part = rows[rows["attack"].str.startswith(f"{aim}, ") & (rows["eps_255"] == level)]
-    part = part[~part["attack"].str.startswith("picture, ball")] if aim == "picture" else part
-    wide = part.pivot_table(index="image", columns=["attack", "defence"], values=value)
-    adaptive, static = wide[f"{aim}, adaptive"], wide[f"{aim}, static"]
-    static = static.assign(none=adaptive["none"]).dropna(axis=1)
-    worse = np.minimum if value.startswith("psnr") else np.maximum
-    both = worse(static, adaptive.reindex(columns=static.columns)).dropna(axis=1)
-    return static[both.columns], both
-
-
-def gains(found: pd.DataFrame) -> dict[str, stats.Interval]:
-    """Each defence's gain over none, with its interval over the images."""
-    return {name: stats.bootstrap(found[name] - found["none"]) for name in found.columns.drop("none")}
-
-
 def sentences() -> list[str]:
     """What was learned, each with its interval."""
     rows, worst = read("11_defences.parquet"), read("worst_case.csv")
-    static, adaptive = facing(rows, "picture", LEVEL, "psnr_recon")
-    before, after = gains(static), gains(adaptive)
+    found = defended.damage(rows, "picture", LEVEL, "psnr_recon")
+    adaptive = found["adaptive"]
+    before, after = (defended.gains(found)[who] for who in ("static", "adaptive"))
     helped = [n for n, gain in before.items() if gain.low > SURELY]
     held = sorted((n for n, gain in after.items() if gain.low > SURELY), key=lambda n: -after[n].mean)
-    files = facing(rows, "file", LEVEL, "bpp_ratio")[1]
+    files = defended.damage(rows, "file", LEVEL, "bpp_ratio")["adaptive"]
     verify, cap = rows[rows["defence"] == "verify"], rows[rows["defence"] == "rate cap"]
     largest = worst.loc[worst[worst["codec"].str.contains("20")]["bytes_per_pixel"].idxmax()]
-    found = [
+    said = [
         f"**A picture can be broken.** In the box of {LEVEL}/255 the hyperprior at quality 6 decodes the attacked picture to something "
         f"{stats.bootstrap(adaptive['none'])} dB from what it decodes the clean one to ({len(adaptive)} images).",
         f"**Most defences are beaten by who knows them.** Of {len(before)} defences {len(helped)} surely gain more than a decibel "
@@ -64,7 +48,7 @@ def sentences() -> list[str]:
         f"**A file can be blown up.** The same codec's files grow {stats.bootstrap(files['none'])} times in that box. The worst of "
         f"all codecs, {largest['codec']}, writes {largest['bytes_per_pixel']:.2f} bytes a pixel.",
     ]
-    return [*found, trained()]
+    return [*said, trained()]
 
 
 def trained() -> str:
@@ -87,8 +71,8 @@ def trained() -> str:
 def table() -> str:
     """The defences that cost least for what they hold, best first."""
     found, rows = read("11_table.csv").set_index("defence"), read("11_defences.parquet")
-    after = gains(facing(rows, "picture", LEVEL, "psnr_recon")[1])
-    files = facing(rows, "file", LEVEL, "bpp_ratio")[1].mean()
+    after = defended.gains(defended.damage(rows, "picture", LEVEL, "psnr_recon"))["adaptive"]
+    files = defended.damage(rows, "file", LEVEL, "bpp_ratio")["adaptive"].mean()
     lines = [
         "| defence | gain, attacked through (dB) | file × | PSNR, clean (dB) | BD-rate (%) | encoder × |",
         "|---|---|---|---|---|---|",

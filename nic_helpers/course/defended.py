@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
@@ -146,3 +147,33 @@ def prices(found: pd.DataFrame, quality: int) -> pd.DataFrame:
             "encoder ×": (seconds[name] / seconds["none"]).loc[quality].median(),
         }
     return pd.DataFrame(lines).T.drop("none").rename_axis("defence")
+
+
+def damage(rows: pd.DataFrame, aim: str, level: float, value: str) -> dict[str, pd.DataFrame]:
+    """Images × defences for each attacker: ``value`` under an attack on ``aim`` at a budget in 8-bit levels.
+
+    An attacker who knows a defence knows the static attack, too, and every way of a choice: "adaptive" is the worst of them for each
+    image. A defence is left out where an attacker's rows are not there yet.
+    """
+    named = rows["attack"].str.rsplit(", ", n=1, expand=True)
+    longer = rows["attack"].str.endswith(LONGER)
+    target = rows["attack"].str.removesuffix(f", {LONGER}").where(longer, named[0])
+    part = rows.assign(attacker=named[1].where(~longer, LONGER))[(target == aim) & (rows["eps_255"] == level)]
+    wide = part.pivot_table(index="image", columns=["attacker", "defence"], values=value)
+    worse = np.minimum if value.startswith("psnr") else np.maximum
+    static = wide["static"].assign(none=wide["adaptive"]["none"])
+    adaptive = worse(static, wide["adaptive"].reindex(columns=static.columns)).dropna(axis=1)
+    every = wide["every way"] if "every way" in wide else pd.DataFrame()
+    for name in every.columns.intersection(adaptive.columns):
+        adaptive[name] = worse(adaptive[name], every[name].fillna(adaptive[name]))
+    found = {"static": static[adaptive.columns], "adaptive": adaptive}
+    return found | {who: wide[who] for who in ("other draws", LONGER) if who in wide}
+
+
+def gains(found: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, stats.Interval]]:
+    """By how much each defence is better than none under each attacker, with intervals over the images."""
+    bare = found["adaptive"]["none"]
+    return {
+        who: {n: stats.bootstrap((t[n] - bare).dropna()) for n in t.columns.drop("none", errors="ignore")}
+        for who, t in found.items()
+    }
