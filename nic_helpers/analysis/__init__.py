@@ -1,6 +1,7 @@
 """Looking inside: whether an attack's gradients can be trusted, which branch, layer and place an attack works through."""
 
 from nic_helpers.analysis.entropy import eci
+from nic_helpers.analysis.exact import worst_case
 from nic_helpers.analysis.gradients import check_gradient, gains, gradient_near, randomness
 from nic_helpers.analysis.jacobian import singular_values
 from nic_helpers.analysis.layers import ldmr
@@ -17,4 +18,5 @@ __all__ = [
     "randomness",
     "rate_change",
     "singular_values",
+    "worst_case",
 ]
