@@ -58,9 +58,14 @@ def style(codec: str) -> dict:
     return {"color": colour, "marker": marker}
 
 
+def colours(count: int) -> list[str]:
+    """The palette's first colours, at most six, for what is no codec and no attack."""
+    return [_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY][:count]
+
+
 def set_theme() -> None:
     """The look of every figure."""
-    sns.set_theme(context="notebook", style="whitegrid", palette=[_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY])
+    sns.set_theme(context="notebook", style="whitegrid", palette=colours(6))
     plt.rcParams.update(
         {
             "figure.dpi": 90,
@@ -320,5 +325,16 @@ def intervals(ax, table: pd.DataFrame, label: str, columns: tuple[str, str, str]
         error = [[mean - low], [high - mean]]
         ax.errorbar(mean, -y, xerr=error, lw=1.5, capsize=3, ms=7, markeredgecolor="black", **style(codec))
     ax.set_yticks(range(0, -len(table), -1), [f"{codec} q{quality:g}" for codec, quality in table.index])
+    ax.set_xlabel(label)
+    return ax
+
+
+def named_intervals(ax, table: pd.DataFrame, label: str):
+    """Means with their intervals, one below the other: ``table`` has columns ``mean``, ``low``, ``high``, its index their names."""
+    error = [table["mean"] - table["low"], table["high"] - table["mean"]]
+    rows = range(0, -len(table), -1)
+    ax.errorbar(table["mean"], rows, xerr=error, fmt="o", color=_BLUE, lw=1.5, capsize=3, ms=7)
+    ax.axvline(0, color="black", lw=1)
+    ax.set_yticks(rows, table.index)
     ax.set_xlabel(label)
     return ax

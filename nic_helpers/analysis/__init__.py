@@ -1,6 +1,7 @@
 """Looking inside: whether an attack's gradients can be trusted, which branch, layer and place an attack works through."""
 
 from nic_helpers.analysis.entropy import eci
+from nic_helpers.analysis.exact import worst_case
 from nic_helpers.analysis.generations import Repeated, again, recompress, settled
 from nic_helpers.analysis.gradients import check_gradient, gains, gradient_near, randomness
 from nic_helpers.analysis.jacobian import singular_values
@@ -22,4 +23,5 @@ __all__ = [
     "recompress",
     "settled",
     "singular_values",
+    "worst_case",
 ]

@@ -19,6 +19,7 @@ from compressai.layers import GDN
 from torch import Tensor, nn
 
 from nic_helpers.codecs.base import Codec
+from nic_helpers.codecs.linear import LinearCodec
 from nic_helpers.codecs.neural import NeuralCodec
 from nic_helpers.codecs.quantisers import round_true
 from nic_helpers.images import as_images
@@ -33,7 +34,7 @@ def ldmr(codec: Codec, x: Tensor, x_adv: Tensor) -> pd.DataFrame:
     "IGDN", "quantiser", or the block's class), ``ldmr``, ``cdmr``. For context models the quantiser is that of the parallel form.
     TypeError for a codec whose layers are not to be seen.
     """
-    if not isinstance(codec, NeuralCodec):
+    if not isinstance(codec, (NeuralCodec, LinearCodec)):
         raise TypeError(f"{codec!r} shows no layers: give a learned codec")
     x, x_adv = as_images(x), as_images(x_adv)
     with torch.no_grad():
@@ -42,7 +43,7 @@ def ldmr(codec: Codec, x: Tensor, x_adv: Tensor) -> pd.DataFrame:
         after = [_features(codec, v) for v in again]
     names = list(before[0])
     ratio = torch.stack([_apart(after, n) / _apart(before, n) for n in names])  # [layers + 1, B], the input first
-    kinds = {"quantiser": "quantiser"} | {n: kind_of(layer) for n, layer in _layers(codec)}
+    kinds = {"quantiser": "quantiser"} | _kinds(codec)
     rows = []
     for k, name in enumerate(names[1:]):
         for image in range(len(x)):
@@ -56,6 +57,12 @@ def kind_of(layer: nn.Module) -> str:
     if isinstance(layer, GDN):
         return "IGDN" if layer.inverse else "GDN"
     return KINDS.get(type(layer).__name__, "convolution" if isinstance(layer, nn.Sequential) else type(layer).__name__)
+
+
+def _kinds(codec: NeuralCodec | LinearCodec) -> dict[str, str]:
+    if isinstance(codec, LinearCodec):
+        return {"g_a.0": "convolution", "g_s.0": "convolution"}
+    return {name: kind_of(layer) for name, layer in _layers(codec)}
 
 
 def _layers(codec: NeuralCodec) -> list[tuple[str, nn.Module]]:
@@ -77,8 +84,10 @@ def _noted(layers: list[tuple[str, nn.Module]], seen: dict[str, Tensor]) -> Iter
             hook.remove()
 
 
-def _features(codec: NeuralCodec, x: Tensor) -> dict[str, Tensor]:
+def _features(codec: NeuralCodec | LinearCodec, x: Tensor) -> dict[str, Tensor]:
     """What comes out of each layer for images x, the images themselves first, the clamped output last."""
+    if isinstance(codec, LinearCodec):
+        return codec.features(x)
     arch, layers = codec.arch, _layers(codec)
     seen: dict[str, Tensor] = {}
     with _noted(layers, seen):

@@ -9,6 +9,7 @@ out = codec(x)                     # x_hat and estimated bits, differentiable
 from nic_helpers.codecs.base import Codec, CodecOutput, Coded, real_bpp, stack
 from nic_helpers.codecs.bitstream import BitstreamError
 from nic_helpers.codecs.classical import CLASSICAL
+from nic_helpers.codecs.linear import LinearCodec
 from nic_helpers.codecs.load import available_qualities, codec_names, load_codec
 from nic_helpers.codecs.neural import NeuralCodec
 from nic_helpers.codecs.registry import ARCHITECTURES
@@ -20,6 +21,7 @@ __all__ = [
     "Codec",
     "CodecOutput",
     "Coded",
+    "LinearCodec",
     "NeuralCodec",
     "available_qualities",
     "codec_names",

@@ -136,6 +136,18 @@ class Run:
         size = sides.pop() if len(sides) == 1 else "various sizes"
         return f"{in_words(self.source, len(self.images))}, {size}; {self.profile.weights} weights; profile {self.profile_name}"
 
+    def claim(self, sentence: str, holds: bool) -> None:
+        """Print a sentence that the run's numbers must bear out; AssertionError where they do not.
+
+        Sentences are written about the quick and the standard run at seed 0. In another run one that does not hold is printed as such.
+        """
+        if holds:
+            print(f"✓ {sentence}")
+        elif self.profile_name == "full" or self.seed:
+            print(f"✗ Not in this run: {sentence}")
+        else:
+            raise AssertionError(f"the text says, and this run does not bear out: {sentence}")
+
     def save(self, figure, name: str) -> None:
         """Write a figure as PNG and PDF into the run's figures folder, as ``NN_name``."""
         plotting.save(figure, _folder("figures") / f"{self.notebook}_{name}")

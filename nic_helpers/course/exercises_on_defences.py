@@ -5,10 +5,14 @@ from __future__ import annotations
 import torch
 
 from nic_helpers import metrics
+from nic_helpers.analysis.exact import worst_case
+from nic_helpers.analysis.layers import ldmr
+from nic_helpers.attacks.noise import RandomNoise
 from nic_helpers.attacks.sign import PGD
 from nic_helpers.course.exercises_on_attacks import Exercise, mean_psnr
 from nic_helpers.defences.base import Defence
 from nic_helpers.images import to_8bit
+from nic_helpers.objectives import Rate
 
 
 def _rolled() -> Defence:
@@ -85,7 +89,38 @@ def _levels_let_through(codec, x) -> int:
     return passed
 
 
+def _growth_with_noisy_z(codec, x) -> float:
+    """By what share the attacked file grows whose side information is that of the source with noise."""
+    x_adv = PGD(eps=8 / 255, steps=5, surrogate="ste")(codec, x, Rate()).x_adv
+    noisy = RandomNoise(eps=8 / 255)(codec, x).x_adv
+    with torch.no_grad():
+        set_to = {"z": codec.walk(noisy, None).taps["z"]}
+        bits = [sum(w.bits().values()) for w in (codec.walk(x_adv, None, set_to=set_to), codec.walk(x, None))]
+    return float((bits[0] / bits[1] - 1).mean())
+
+
+def _ratio_of_a_layer(codec, x, layer: str = "g_s.1") -> float:
+    """LDMR of one layer under PGD in the ball."""
+    table = ldmr(codec, x, PGD(eps=16 / 255, steps=10, norm="l2rms")(codec, x).x_adv)
+    return float(table[table["layer"] == layer]["ldmr"].mean())
+
+
 EXERCISES: dict[str, Exercise] = {
+    "10.1": Exercise(
+        _growth_with_noisy_z,
+        0.02,
+        "bits(y of the attacked image, z of the noisy one) / bits(y and z of the source) − 1; hints below the question",
+    ),
+    "10.2": Exercise(
+        _ratio_of_a_layer,
+        0.02,
+        "M is a quotient of two distances; LDMR is M before the layer over M after it; hints below the question",
+    ),
+    "10.3": Exercise(
+        lambda linear, x: 20 * math.log10(float(worst_case(linear, x, 16 / 255)) * 255 / 16),
+        0.05,
+        "put second and third steps on the list, each with its own price and worth; hints below the question",
+    ),
     "11.1": Exercise(
         lambda codec, x, x_adv: _apart(_rolled()(codec), x, x_adv),
         0.05,

@@ -313,3 +313,11 @@ def published(notebook: str, name: str) -> pd.DataFrame:
             f"{notebook} --profile standard --publish"
         )
     return pd.read_parquet(path)
+
+
+def begun(study: str) -> pd.DataFrame:
+    """The committed rows of a study that is under way: as far as it has come. FileNotFoundError if there are none."""
+    path = data_dir() / "results" / "begun" / f"{study}.parquet"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: restore it with git checkout")
+    return pd.read_parquet(path)

@@ -6,9 +6,10 @@ import pytest
 import torch
 from conftest import KINDS_OF_CODECS, untrained
 
-from nic_helpers import attacks, defences, load_codec
+from nic_helpers import attacks, defences, load_codec, load_images
 from nic_helpers.codecs.base import check_codec, real_bpp
 from nic_helpers.codecs.bitstream import BitstreamError
+from nic_helpers.codecs.linear import LinearCodec
 from nic_helpers.codecs.quantisers import QUANTISERS
 from nic_helpers.objectives import Distortion, Rate
 
@@ -29,6 +30,7 @@ MAKE = {name: functools.partial(untrained, name) for name in KINDS_OF_CODECS} | 
     "capped": lambda: defences.RateCap(cap=8.0)(untrained("bmshj2018-hyperprior")),
     "refined": lambda: defences.Refine(steps=1)(untrained("bmshj2018-factorized")),
     "updated": lambda: defences.OnlineUpdate(steps=2)(untrained("bmshj2018-hyperprior")),
+    "linear": lambda: LinearCodec(load_images("bundled"), step=8, keep=48),
     "jpeg": lambda: load_codec("jpeg", 50),
     "jpeg through BPDA": lambda: attacks.BPDA(load_codec("jpeg", 50)),
 }

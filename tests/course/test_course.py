@@ -179,3 +179,22 @@ def test_the_committed_tables_are_readable():
         if path.stem[:2].isdigit():  # a notebook's; the others are benchmarks'
             assert set(table["profile"]) == {"standard"}
     assert json.loads((PROJECT / "data" / "checkpoints" / "manifest.json").read_text())
+
+
+def test_a_claim_that_does_not_hold_stops_the_run_that_it_is_about(run, capsys):
+    run.claim("two is more than one", True)
+    run.claim("seed 4 is another run", False)
+    said = capsys.readouterr().out
+    assert "✓ two is more than one" in said and "✗ Not in this run: seed 4 is another run" in said
+    run.seed = 0
+    with pytest.raises(AssertionError, match="does not bear out: pigs fly"):
+        run.claim("pigs fly", False)
+    run.profile_name = "full"
+    run.claim("pigs fly", False)
+
+
+def test_the_rows_of_a_study_under_way_are_read_or_missed_in_words():
+    rows = studies.begun("start")
+    assert {"bundled", "random-start"} <= set(rows["weights"])
+    with pytest.raises(FileNotFoundError, match="restore it"):
+        studies.begun("nothing")

@@ -8,7 +8,10 @@ from pathlib import Path
 import nbformat
 import pandas as pd
 import pytest
+import torch
 
+from nic_helpers import load_images
+from nic_helpers.codecs.linear import LinearCodec
 from nic_helpers.course import exercises
 from nic_helpers.course.jobs import known_parameters
 from nic_helpers.settings import PROJECT
@@ -123,3 +126,17 @@ def test_exercises_on_tables_are_solved_from_the_table():
     assert solved["08.1"](strongest=rows) == 0.25 and solved["08.2"](main=rows) == 3.0
     assert solved["08.3"](at_eps=rows) == 6.0
     assert solved["09.1"](matrix=matrix) == 3.0 and solved["09.2"](matrix=matrix) == 3.0
+
+
+def test_the_exercise_on_the_linear_codec_is_the_longer_shopping_list(x):
+    linear, eps = LinearCodec(load_images("bundled"), step=32), 16 / 255
+    y = linear.analysis(x[:1]).flatten()
+    near = 0.5 - (y - y.round()).abs()
+    steps = torch.arange(1, 30, dtype=torch.float64)
+    prices = (near[:, None] + steps - 1).square().diff(dim=1, prepend=torch.zeros(len(near), 1, dtype=torch.float64)).flatten()
+    worth = (2 * steps - 1).expand(len(near), -1).flatten()
+    order = (worth / prices).argsort(descending=True)
+    bought = worth[order][prices[order].cumsum(0) <= x[0].numel() * (255 * eps / 32) ** 2].sum()
+    answer = 10 * torch.log10(bought * (32 / 255) ** 2 / x[0].numel() / eps**2)
+    assert exercises.is_right("10.3", answer, linear=linear, x=x[:1])
+    assert not exercises.is_right("10.3", answer - 1, linear=linear, x=x[:1])
