@@ -2,14 +2,14 @@ import copy
 
 import pytest
 import torch
-from conftest import untrained
+from conftest import WIDTHS, untrained
 
 from nic_helpers import load_images
 from nic_helpers.codecs.architecture import LAMBDAS
 from nic_helpers.codecs.coders import walk
 from nic_helpers.codecs.quantisers import round_true
 from nic_helpers.codecs.registry import ARCHITECTURES
-from nic_helpers.training.kinds import has_other_transforms
+from nic_helpers.training.kinds import channel_wise, has_other_transforms
 from nic_helpers.training.losses import rate_distortion_loss
 from nic_helpers.training.start import random_initialise
 from nic_helpers.training.warmstart import begin_from
@@ -38,7 +38,7 @@ def measure(arch, model, crops):
 
 
 def widths_of(arch):
-    return (12, 12) if arch.startswith("cheng") else (12, 16)
+    return (12, 12) if arch.startswith("cheng") else WIDTHS.get(arch, (12, 16))
 
 
 @pytest.mark.parametrize("arch", [a for a, kind in ARCHITECTURES.items() if not channel_wise(kind)])
