@@ -60,6 +60,14 @@ def hidden_widths(shares: Sequence[int], first: int, slice_width: int) -> list[i
     return [first, *(max(slice_width, round(first * share / shares[0])) for share in shares[1:])]
 
 
+def _alone(transform: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+    """A transform of each image for itself, unless a gradient is taken: the last digits of attention's matrix products depend on how many
+    images there are, and a symbol here and there would be another in a batch than alone."""
+    if torch.is_grad_enabled() or len(v) == 1:
+        return transform(v)
+    return torch.cat([transform(image) for image in v.split(1)])
+
+
 class Slices(Architecture):
     """An architecture with this entropy model. Its branches: "side" are what predicts the means and what predicts the scales, M channels
     each, one after the other; "context", for each slice but the first, the slices that it is predicted from."""
@@ -67,6 +75,14 @@ class Slices(Architecture):
     module: ClassVar[type[SliceModel]]
     #: The layer whose weights say how large the latents are: the last one that changes the resolution.
     latent_gain: ClassVar[str]
+
+    def analysis(self, x):
+        """Latents y of padded images x, image by image where no gradient is taken (:func:`_alone`)."""
+        return _alone(self.g_a, x)
+
+    def hyper(self, y):
+        """Side information z of y, image by image where no gradient is taken."""
+        return _alone(self.h_a, y)
 
     def code(self, coder, y=None, z=None):
         """Slice by slice; later slices and the synthesis see a rounded slice and, added, a network's guess at what rounding took."""

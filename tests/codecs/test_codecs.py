@@ -1,7 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import KINDS, MODES, untrained
+from conftest import KINDS, LIKE_WACNN, MODES, untrained
 
 from nic_helpers import attacks, load_codec, load_images, metrics
 from nic_helpers.codecs.base import real_bpp
@@ -249,7 +249,7 @@ def same(found, expected):
         assert a == b if isinstance(a, bytes) else a.dtype == b.dtype == torch.float32 and torch.equal(a, b)
 
 
-@pytest.mark.parametrize("arch", [a for a in ARCHITECTURES if a not in ("zou2022-stf", "liu2023")])  # alike zou2022-wacnn, and slow
+@pytest.mark.parametrize("arch", [a for a in ARCHITECTURES if a not in LIKE_WACNN])
 def test_a_codec_is_built_and_computes_alike_whatever_its_caller_has_set(arch, x):
     model, image = untrained(arch).model, x[:1]
     weights = Weights({k: v.clone() for k, v in model.named_parameters()}, "test", arch, "ab" * 32, 0.0067)
