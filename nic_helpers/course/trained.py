@@ -74,8 +74,9 @@ def grids(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
         return Grid(codecs=codecs, weights=weights, attacks=chosen, budgets=(level / 255,), seeds=seeds, **(size | more))
 
     at_3 = available(arch, 3)
-    main = [grid({arch: (3,)}, w, every, level) for level in (8, 16) for w in at_3]
+    main = [grid({arch: (3,)}, w, every, 8) for w in at_3]
     main += [grid({arch: (3,)}, w, longer, 8, limit=4) for w in at_3]
+    main += [grid({arch: (3,)}, w, every, 16) for w in at_3]
     for name, qualities in ((arch, (6, 1)), ("cheng2020-anchor", (3,))):
         trained = tuple(q for q in qualities if q in bundled_qualities(name, "robust"))
         main += [grid({name: trained}, w, every, level) for level in (8, 16) for w in ("bundled", "robust") if trained]
