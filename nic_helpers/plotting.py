@@ -310,6 +310,7 @@ def heat_table(ax, table: pd.DataFrame, label: str, digits: int = 1, **options):
 
 def name_points(ax, x: Sequence[float], y: Sequence[float], names: Sequence[str]) -> None:
     """Names beside points, each above or below its point by turns from left to right, so that neighbours do not meet."""
+    x, y, names = list(x), list(y), list(names)
     for turn, k in enumerate(sorted(range(len(names)), key=lambda k: x[k])):
         side = 1 if turn % 2 else -1
         ax.annotate(

@@ -301,6 +301,15 @@ def levels(profile: str) -> list[float]:
     return sorted({round(255 * eps, 6) for g in grids_of("robustness", profile) for eps in g.budgets})
 
 
+def defended_levels(profile: str) -> list[float]:
+    """The budgets, in 8-bit levels, at which notebook 11 shows defences: those of the committed rows, or all of the study's."""
+    if profile != "quick":
+        return [4, 8, 16]
+    rows = published("11", "defences")
+    levels = (set(rows[rows["attack"] == f"{aim}, adaptive"]["eps_255"]) for aim in ("picture", "file"))
+    return sorted(set.intersection(*levels))
+
+
 def published(notebook: str, name: str) -> pd.DataFrame:
     """The committed rows, or table, of the last standard run; FileNotFoundError, saying how they are made, if there are none."""
     path = data_dir() / "results" / f"{notebook}_{name}.parquet"
