@@ -39,12 +39,13 @@ def sentences() -> list[str]:
     said = [
         f"**A picture can be broken.** In the box of {LEVEL}/255 the hyperprior at quality 6 decodes the attacked picture to something "
         f"{stats.bootstrap(adaptive['none'])} dB from what it decodes the clean one to ({len(adaptive)} images).",
-        f"**Most defences are beaten by who knows them.** Of {len(before)} defences {len(helped)} surely gain more than a decibel "
-        f"against an attack that was made before they were there, {len(held)} against one that goes through them"
+        f"**A defence is worth what is left of it when it is known.** Of {len(before)} defences {len(helped)} surely gain more than a "
+        f"decibel against an attack that was made before they were there, {len(held)} against one that goes through them"
         + (f": {', '.join(f'{n} ({after[n]} dB)' for n in held)}." if held else "."),
         f"**Checks hold.** `VerifyOrFallBack` sent nothing below {verify['psnr_own'].min():.1f} dB to its input in "
         f"{len(verify)} attacked pictures (the floor is 28), and `RateCap` nothing above {cap['bpp_attacked'].max():.2f} bits a pixel "
-        "(the cap is 2.5).",
+        "(the cap is 2.5). But who aims at the check makes it fall back, and the file grow up to "
+        f"{verify[verify['attack'] == 'picture, adaptive']['bpp_ratio'].max():.0f} times: set a cap beside the floor.",
         f"**A file can be blown up.** The same codec's files grow {stats.bootstrap(files['none'])} times in that box. The worst of "
         f"all codecs, {largest['codec']}, writes {largest['bytes_per_pixel']:.2f} bytes a pixel.",
     ]

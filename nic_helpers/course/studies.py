@@ -310,6 +310,14 @@ def defended_levels(profile: str) -> list[float]:
     return sorted(set.intersection(*levels))
 
 
+def trained_levels(profile: str) -> list[float]:
+    """The budgets, in 8-bit levels, at which notebook 12 shows trained codecs: those with rows of all weights, or all."""
+    if profile != "quick":
+        return [8, 16]
+    sets = published("12", "trained").groupby("eps_255")["weights"].nunique()
+    return sets.index[sets == sets.max()].tolist()
+
+
 def published(notebook: str, name: str) -> pd.DataFrame:
     """The committed rows, or table, of the last standard run; FileNotFoundError, saying how they are made, if there are none."""
     path = data_dir() / "results" / f"{notebook}_{name}.parquet"
