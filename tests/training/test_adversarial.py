@@ -67,9 +67,7 @@ def test_half_of_a_batch_stays_clean(model, x):
 
 
 def test_the_gradient_s_penalty_is_the_error_sent_back_through_the_codec(x):
-    model = untrained("bmshj2018-hyperprior").model
-    for p in model.parameters():
-        p.requires_grad_(True)
+    model = copy.deepcopy(untrained("bmshj2018-hyperprior").model).requires_grad_(True)  # which other tests share
     x = x.detach()
     found = adversarial.gradient_penalty(KIND, model, x, 0.0067)
     v = x.clone().requires_grad_(True)
