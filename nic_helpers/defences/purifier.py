@@ -68,7 +68,7 @@ def load_denoiser(weights: str, device: torch.device) -> Denoiser:
 
 @dataclass(frozen=True)
 class Purifier(Defence):
-    """A denoiser of 90,000 weights before coding, in the place of DiffPure, which arXiv 2411.11795 puts there.
+    """A denoiser of about 94,000 weights before coding, in the place of DiffPure, which arXiv 2411.11795 puts there.
 
     ``weights``: "bundled", trained on photographs with noise of three kinds (``nic_helpers/training/denoiser.py``), or the path of a file
     which that wrote.

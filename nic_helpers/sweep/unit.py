@@ -10,7 +10,6 @@ import inspect
 import json
 import platform
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -265,13 +264,8 @@ def _run_unit(unit: Unit) -> pd.DataFrame:
 
     faced = unit.defend if isinstance(unit.defend, Faced) else Faced(unit.defend, unit.defend)
     how = (unit.attack, unit.objective, unit.attacked, faced.attacked, unit.weights, unit.source, unit.crop, unit.images)
-    began = time.perf_counter()
-    if faced is unit.defend:  # others may not see what they are measured on either, and be attacked alike
-        result = _made_on(*how)
-        seconds = result.seconds / len(unit.images)
-    else:
-        result = _made_on.__wrapped__(*how)
-        seconds = (time.perf_counter() - began) / len(unit.images)
+    # others may not see what they are measured on either, and be attacked alike
+    result = (_made_on if faced is unit.defend else _made_on.__wrapped__)(*how)
     tables = []
     for name, quality in unit.measured:
         codec = _defended(faced.measured, name, quality, unit.weights, x)
@@ -299,7 +293,7 @@ def _run_unit(unit: Unit) -> pd.DataFrame:
         x_adv_sha256=[pixels_sha256(image)[:12] for image in result.x_adv] * len(unit.measured),
         gradients=result.gradients,
         judged=result.judged,
-        seconds=seconds,
+        seconds=result.seconds / len(unit.images),
         rss_mib=peak,
         device=str(device),
         versions=versions(),
