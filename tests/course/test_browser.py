@@ -158,10 +158,16 @@ def lab(tmp_path_factory):
     own = {f"JUPYTER_{name}_DIR": str(top / name.lower()) for name in ("CONFIG", "DATA", "RUNTIME")}
     own |= {"JUPYTERLAB_SETTINGS_DIR": str(top / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(top / "workspaces")}
     own |= {"IPYTHONDIR": str(top / "ipython"), "NIC_BUILD_DIR": str(top / "build"), "JUPYTER_PREFER_ENV_PATH": "1"}
+    news = top / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    news.parent.mkdir(parents=True)
+    news.write_text('{"fetchNews": "false"}')  # or its question lies over the notebook
     token = secrets.token_hex(16)
     command = [sys.executable, "-P", "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1"]
-    command += ["--ServerApp.port=0", f"--ServerApp.root_dir={root}", "--LabApp.news_url=None", "--LabApp.check_for_updates_class="]
-    command[-1] += "jupyterlab.NeverCheckForUpdate"
+    command += [
+        "--ServerApp.port=0",
+        f"--ServerApp.root_dir={root}",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    ]
     with (top / "log").open("w") as log:
         server = subprocess.Popen(
             command, cwd=root, env={**os.environ, **own, "JUPYTER_TOKEN": token}, stdout=log, stderr=subprocess.STDOUT
