@@ -46,7 +46,7 @@ def write_html(notebook: Path, page: Path) -> None:
             cell.source = formulas_to_mathml(cell.source)
     exporter = HTMLExporter(mathjax_url="", require_js_url="", mermaid_js_url="")
     body, _ = exporter.from_notebook_node(nb)
-    body = re.sub(r'<script src=""></script>', "", body)
+    body = re.sub(r'<script src="">\s*</script>', "", body)
     body = re.sub(r'<script type="module">(?:(?!</script>).)*mermaid.*?</script>', "", body, count=1, flags=re.S)
     body = re.sub(r"<title>.*?</title>", f"<title>{html.escape(title(nb) or notebook.stem)}</title>", body, count=1, flags=re.S)
     body = body.replace("</head>", STYLE + "</head>", 1)

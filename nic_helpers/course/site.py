@@ -63,7 +63,7 @@ def summary(markdown: str, most: int = 200) -> str:
         line = re.sub(r"^(?:Goals?|After(?:wards| this)?[^.:]*)\s*[.:]\s*", "", plain(block))
         if line and not line.endswith(":"):
             first = re.match(r".*?[.!?;](?=\s|$)", line)
-            line = first[0].rstrip(";") if first and len(first[0]) > 20 else line
+            line = first[0].rstrip(";") + "." * first[0].endswith(";") if first and len(first[0]) > 20 else line
             return line if len(line) <= most else line[:most].rsplit(" ", 1)[0].rstrip(",;:") + " …"
     return ""
 

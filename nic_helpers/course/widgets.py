@@ -25,6 +25,7 @@ from nic_helpers.images import png_bytes
 
 WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 NOT_LIVE = "This cell is live: open the notebook in JupyterLab"
+WANTED = "the function given to live must yield (fraction, picture, text), one step at a time"
 FIGURE_DPI = 120
 
 
@@ -438,10 +439,12 @@ class Live:
         try:
             steps = self.make()
             if not hasattr(steps, "__next__"):
-                raise TypeError("the function given to live must yield (fraction, picture, text), one step at a time")
+                raise TypeError(WANTED)
             for step in steps:
                 if self._stop.is_set():
                     break
+                if not isinstance(step, tuple | list):
+                    raise TypeError(WANTED)
                 self._show(*step)
                 if self._stop.is_set():
                     break
