@@ -38,6 +38,21 @@ def measured(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def rows_to_read(run, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows that notebook 09 draws, measured: in the quick profile the committed ones, else the run's."""
+    if run.profile_name == "quick":
+        return measured(studies.published("09", "transfer"))
+    run.save_rows(rows, "transfer")
+    return measured(rows)
+
+
+def caption_of(run, rows: pd.DataFrame) -> str:
+    """What a figure drawn from these rows is based on."""
+    made = "committed rows" if run.profile_name == "quick" else f"{run.profile_name} run"
+    size = "whole" if run.profile_name == "full" else "256×256 crops"
+    return f"{made}: {rows['image'].nunique()} Kodak images, {size}; PGD, ten steps, ε = 8/255"
+
+
 def relation(attacked: str, codec: str, quality: float) -> str:
     """How the codec that an attack was made for and the one that it meets are related."""
     if "," in attacked:
@@ -78,6 +93,22 @@ def matrix_of(rows: pd.DataFrame) -> pd.DataFrame:
     pgd = rows[(rows["attack"] == "PGD") & ~rows["attacked"].str.contains(",")]
     matrix = pgd.pivot_table(index="attacked", columns="target", values="delta_amp")
     return matrix.loc[sorted(matrix.index, key=place), sorted(matrix.columns, key=place)]
+
+
+def off_diagonal(pairs: pd.DataFrame) -> tuple[float, float]:
+    """Mean amplification (dB) at the family's others of the same quality, and at the same architecture's other qualities."""
+    other = pairs[pairs["attacked"] != pairs["target"]]
+    same = other["attacked"].str.rsplit(" ", n=1).str[0] == other["codec"]
+    return other[other["relation"] == "its family, same quality"]["delta_amp"].mean(), other[same]["delta_amp"].mean()
+
+
+def by_target(pairs: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
+    """The classical codecs: control -> codec -> what attacks do beyond it, by image."""
+    classical = pairs[pairs["relation"] == "a classical codec"]
+    return {
+        name: {codec: part.groupby("image")[column].mean() for codec, part in classical.groupby("codec")}
+        for column, name in CONTROLS.items()
+    }
 
 
 def step_tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -168,7 +199,7 @@ def _name(label: str) -> str:
 def draw_intervals(parts: Mapping[str, Mapping[str, pd.Series]], label: str):
     """Means over images with 95 % intervals: a series of marks for each entry of ``parts``, its keys one below the other."""
     figure, ax = plt.subplots(figsize=(9, 1.2 + 0.55 * len(next(iter(parts.values())))))
-    for k, (name, series) in enumerate(parts.items()):
+    for k, (name, series) in enumerate((n, dict(s.items())) for n, s in parts.items()):
         found = [stats.bootstrap(s.to_numpy()) for s in series.values()]
         mean = [f.mean for f in found]
         reach = [[f.mean - f.low for f in found], [f.high - f.mean for f in found]]
