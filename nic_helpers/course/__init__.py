@@ -2,6 +2,6 @@
 
 from nic_helpers.course.begin import EXAMPLE, PROFILES, Run, begin, parameter, profile_of
 from nic_helpers.course.environment import check_environment
-from nic_helpers.course.exercises import check
+from nic_helpers.exercises import check, hint
 
-__all__ = ["EXAMPLE", "PROFILES", "Run", "begin", "check", "check_environment", "parameter", "profile_of"]
+__all__ = ["EXAMPLE", "PROFILES", "Run", "begin", "check", "check_environment", "hint", "parameter", "profile_of"]

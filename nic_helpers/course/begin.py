@@ -11,8 +11,8 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from nic_helpers import __version__, plotting
+from nic_helpers.course.predictions import Predictions
 from nic_helpers.image_sets import ImageSet, in_words
 from nic_helpers.settings import PROJECT, get_device
 
@@ -117,6 +118,7 @@ class Run:
     images: dict[str, Tensor]
     source: str
     example: Tensor
+    predictions: Predictions = field(default_factory=Predictions, repr=False)
 
     @property
     def names(self) -> list[str]:
@@ -135,6 +137,18 @@ class Run:
         sides = {f"{v.shape[2]}×{v.shape[1]}" for v in self.images.values()}
         size = sides.pop() if len(sides) == 1 else "various sizes"
         return f"{in_words(self.source, len(self.images))}, {size}; {self.profile.weights} weights; profile {self.profile_name}"
+
+    def predict(self, key: str, guess, options: Sequence[str] | None = None, unit: str = "") -> None:
+        """Take and lock the reader's prediction ``key``: one of ``options``, or a number in ``unit``; ``...`` is none."""
+        self.predictions.predict(key, guess, options, unit)
+
+    def answer(self, key: str, value: str | float, sentence: str, within: float | None = None) -> None:
+        """Say what came out beside what was predicted; a number predicted counts as right if it is ``within`` so much."""
+        self.predictions.answer(key, value, sentence, within)
+
+    def score(self) -> None:
+        """Print how many predictions were right."""
+        self.predictions.score()
 
     def claim(self, sentence: str, holds: bool) -> None:
         """Print a sentence that the run's numbers must bear out; AssertionError where they do not.
@@ -201,6 +215,9 @@ def begin(
     rate–distortion plots); ``limit``: at most so many images; ``source``: another image set than the profile's: "bundled",
     "kodak", or a folder of your own.
     """
+    wanted = os.environ.get("NIC_PREFIX", sys.prefix)
+    if sys.prefix != wanted:
+        raise RuntimeError(f"this kernel runs in {sys.prefix}, not in {wanted}: choose the kernel “Python 3” of that environment")
     chosen, device = profile_of(profile), get_device()
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
         raise ValueError(f"seed must be a whole number from 0 to 2³² − 1, got {seed!r}")

@@ -1,24 +1,78 @@
-"""Executed notebooks as HTML pages."""
+"""Executed notebooks as HTML pages that fetch nothing from elsewhere and run without a kernel."""
 
 from __future__ import annotations
 
+import html
 import re
 from pathlib import Path
 
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+ONLY_LIVE = "<p><em>This control works in JupyterLab only: open the notebook there.</em></p>"
+BAR = "<!-- course bar -->"  # stands where the links to the neighbours go, see nic_helpers.course.site
+BAR_END = "<!-- end of bar -->"
+
+# after the template's own style: readable lines, and nothing wider than the screen but in a box of its own that scrolls
+STYLE = """<style>
+body.jp-Notebook { margin: 0 auto; padding: 0 8px 2em; max-width: 1080px; overflow-wrap: break-word; }
+.jp-Notebook img, .jp-Notebook svg, .jp-Notebook video { max-width: 100%; height: auto; }
+.jp-RenderedHTMLCommon, .jp-OutputArea-output { overflow-x: auto; min-width: 0; max-width: 100%; }
+.jp-RenderedHTMLCommon > math[display=block] { display: block math; overflow-x: auto; max-width: 100%; padding: .3em 0; }
+.jp-Cell-inputWrapper, .jp-Cell-outputWrapper, .jp-InputArea, .jp-OutputArea-child, .jp-Editor { min-width: 0; }
+.jp-InputArea-editor { overflow-x: auto; }
+.course-bar { display: flex; flex-wrap: wrap; gap: .3em 1.2em; justify-content: space-between; padding: .6em 4px;
+  font: 14px/1.4 system-ui, sans-serif; border-bottom: 1px solid #ccc; margin-bottom: .8em; }
+main ~ .course-bar { border-bottom: 0; border-top: 1px solid #ccc; margin: 1.2em 0 0; }
+.course-bar a { color: #0b57a4; text-decoration: none; padding: .25em 0; }
+.course-bar a:hover, .course-bar a:focus { text-decoration: underline; }
+@media (max-width: 760px) {
+  body.jp-Notebook { padding: 0 4px 2em; }
+  .jp-InputPrompt, .jp-OutputPrompt { display: none !important; }
+  .jp-Cell { padding: 4px; }
+  .jp-InputArea-editor .highlight pre { font-size: 12px; }
+}
+@media print { .course-bar { display: none; } }
+</style>"""
+
 
 def write_html(notebook: Path, page: Path) -> None:
-    """An executed notebook as one HTML file: formulas as MathML, links between notebooks leading to their pages."""
+    """An executed notebook as one HTML file: formulas as MathML, controls as plain JavaScript, links leading to pages."""
     import nbformat
     from nbconvert import HTMLExporter
 
     nb = nbformat.read(notebook, as_version=4)
+    without_kernel(nb)
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = formulas_to_mathml(cell.source)
-    exporter = HTMLExporter(mathjax_url="")  # nothing of the page is fetched from elsewhere to show a formula
+    exporter = HTMLExporter(mathjax_url="", require_js_url="", mermaid_js_url="")
     body, _ = exporter.from_notebook_node(nb)
+    body = re.sub(r'<script src=""></script>', "", body)
+    body = re.sub(r'<script type="module">(?:(?!</script>).)*mermaid.*?</script>', "", body, count=1, flags=re.S)
+    body = re.sub(r"<title>.*?</title>", f"<title>{html.escape(title(nb) or notebook.stem)}</title>", body, count=1, flags=re.S)
+    body = body.replace("</head>", STYLE + "</head>", 1)
+    body = re.sub(r"(<body[^>]*>)", rf"\1{BAR}{BAR_END}", body, count=1)
+    start, end, rest = body.rpartition("</body>")
+    body = f"{start}{BAR}{BAR_END}{end}{rest}"
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(re.sub(r'href="(\d\d_\w+)\.ipynb"', r'href="\1.html"', body), encoding="utf-8")
+    page.write_text(re.sub(r'href="(\d\d_\w+)\.ipynb(#[^"]*)?"', r'href="\1.html\2"', body), encoding="utf-8")
+
+
+def without_kernel(nb) -> None:
+    """Of each output that has a control for JupyterLab, what a page can show in its place."""
+    nb.metadata.pop("widgets", None)
+    for cell in nb.cells:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if data.pop(WIDGET_MIME, None) is not None:
+                data.setdefault("text/html", ONLY_LIVE)
+
+
+def title(nb) -> str:
+    """A notebook's title: the heading of its first cell of text."""
+    for cell in nb.cells:
+        if cell.cell_type == "markdown" and (found := re.search(r"^#\s+(.+)$", cell.source, flags=re.M)):
+            return found[1].strip()
+    return ""
 
 
 def formulas_to_mathml(text: str) -> str:

@@ -6,6 +6,7 @@ python -P -m nic_helpers.course.runner --profile quick     (what ./run_all.sh ca
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shutil
 import sys
@@ -15,6 +16,7 @@ from pathlib import Path
 from nic_helpers.course.jobs import FOLDERS, PROFILES, Job, State, UsageError, find_notebooks, parse_value, plan, select
 from nic_helpers.course.kernels import check_writable, isolate
 from nic_helpers.course.pages import write_html
+from nic_helpers.course.site import write_site
 from nic_helpers.settings import PROJECT, get_device, sweep_seconds
 
 
@@ -55,7 +57,12 @@ def execute(job: Job, build: Path) -> None:
         progress_bar={"desc": job.name, "ncols": 80, "file": sys.stderr},
         log_output=False,
     )
-    write_html(output, build / "html" / f"{job.name}.html")
+    write_html(output, page_of(job, build))
+
+
+def page_of(job: Job, build: Path) -> Path:
+    """Where a notebook's HTML page is."""
+    return build / "html" / f"{job.name}.html"
 
 
 def products(job: Job, build: Path) -> list[Path]:
@@ -100,6 +107,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--resume", action="store_true", help="skip what is unchanged since its last good run")
     p.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     p.add_argument("--publish", action="store_true", help="standard profile: also write figures/ and data/results/")
+    p.add_argument("--html", action="store_true", help="write the pages and their index from what was run (runs if nothing was)")
     p.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a notebook parameter")
     return p.parse_args(argv)
 
@@ -110,6 +118,8 @@ def what_to_run(a: argparse.Namespace, notebooks: Path) -> list[Job]:
         raise UsageError(f"no profile {a.profile!r}: there are {', '.join(PROFILES)}")
     if a.publish and a.profile != "standard":
         raise UsageError("--publish goes with --profile standard: only that run's figures are committed")
+    if a.publish and a.html:
+        raise UsageError("--publish goes without --html, which runs nothing that has been run")
     if a.publish and a.p:
         raise UsageError("--publish goes without -p: what is committed is the profile's own run")
     extra = {name: parse_value(value) for name, value in a.p}
@@ -142,7 +152,7 @@ class Run:
     def do(self, k: int) -> None:
         """The k-th job: skipped, listed or executed."""
         job = self.jobs[k]
-        fresh = self.state.done.get(job.name) == job.key and (self.build / "html" / f"{job.name}.html").is_file()
+        fresh = self.state.done.get(job.name) == job.key and page_of(job, self.build).is_file()
         if self.failed:
             self.rows.append((job.name, "", "not run"))
         elif self.a.resume and fresh:
@@ -171,6 +181,20 @@ class Run:
             raise
         self.rows.append((job.name, f"{time.perf_counter() - began:.1f}", status))
 
+    def executed(self) -> list[Job]:
+        """The jobs whose notebooks have been run to their end, at whatever profile."""
+        return [job for job in self.jobs if job.name in self.state.done and self._executed(job).is_file()]
+
+    def write_pages(self, jobs: list[Job]) -> None:
+        """The pages again, from what was run before; nothing is run."""
+        for job in self.jobs:
+            if job in jobs:
+                write_html(self._executed(job), page_of(job, self.build))
+            self.rows.append((job.name, "", "page written, not run" if job in jobs else "has not been run: no page"))
+
+    def _executed(self, job: Job) -> Path:
+        return self.build / "executed" / job.path.name
+
 
 def main(argv: list[str] | None = None, notebooks: Path | None = None, build: Path | None = None) -> int:
     """Run; the exit status is 0 if all went well, 1 if a notebook failed, 2 for a usage error."""
@@ -178,9 +202,10 @@ def main(argv: list[str] | None = None, notebooks: Path | None = None, build: Pa
     for name in FOLDERS:  # notebooks run in their own folder: a relative path means where the command was given
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).resolve())
+    notebooks = notebooks or PROJECT / "notebooks"
     build = build or Path(os.environ.get("NIC_BUILD_DIR") or PROJECT / "build").resolve()
     try:
-        run = Run(a, what_to_run(a, notebooks or PROJECT / "notebooks"), build)
+        run = Run(a, what_to_run(a, notebooks), build)
         if not a.dry_run:
             check_writable(build)
             isolate(build)
@@ -191,16 +216,22 @@ def main(argv: list[str] | None = None, notebooks: Path | None = None, build: Pa
         print(f"run_all.sh: cannot write to {build} ({error}): set NIC_BUILD_DIR to a folder of yours", file=sys.stderr)
         return 2
     try:
-        for k in range(len(run.jobs)):
-            run.do(k)
+        if a.html and not a.dry_run and (there := run.executed()):
+            run.write_pages(there)
+        else:
+            for k in range(len(run.jobs)):
+                run.do(k)
     except KeyboardInterrupt:
         return 130
     print(table(run.rows))
     if run.failed:
+        with contextlib.suppress(OSError):  # which may be what failed
+            write_site(build, find_notebooks(notebooks))
         name, error = run.failed
         print(f"\n{name} failed in {explain(error)}\nWhat was finished is in {build}; go on with --resume.", file=sys.stderr)
         return 1
     if not a.dry_run:
+        print(f"The course as a site: {write_site(build, find_notebooks(notebooks))}")
         print(f"Executed notebooks, pages and figures: {build}")
     return 0
 
