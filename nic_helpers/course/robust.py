@@ -61,6 +61,8 @@ def shared(rows: pd.DataFrame, names: list[str]) -> pd.DataFrame:
 def strongest(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
     """For each codec, quality and image the row of the attack that did most. ``kind``: "box", "ball" or "file"."""
     part = shared(rows, RATE if kind == "file" else LIMIT[kind])
+    if part.empty:
+        raise ValueError("no image has met every codec and attack yet: finish the sweep")
     value = -part["bpp_ratio"] if kind == "file" else part["psnr_recon"]
     first = value.groupby([part[c] for c in (*KEY, "image")], sort=False).idxmin()
     return part.loc[first].reset_index(drop=True)

@@ -208,7 +208,7 @@ def draw_intervals(parts: Mapping[str, Mapping[str, pd.Series]], label: str):
     ax.set_yticks([-y - 0.11 * (len(parts) - 1) for y in range(len(found))], list(series))
     ax.axvline(0, color="black", lw=1)
     ax.set_xlabel(label)
-    ax.legend(title="counted from", fontsize=9)
+    ax.legend(title="counted from", fontsize=9, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
