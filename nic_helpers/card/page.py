@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from nic_helpers import __version__, stats
-from nic_helpers.card.measure import Card
+from nic_helpers.card.measure import NOT_FOUND, Card
 from nic_helpers.card.subject import origin
 from nic_helpers.images import pixels_sha256, png_bytes
 from nic_helpers.metrics import BLOW_UP
 
 FEW = 4  # images, up to which an interval is the range
-CROP = 112  # pixels a side of the pictures shown
+CROP = 96  # pixels a side of the pictures shown
 STYLE = """
 .nic-card{font:11px/1.35 system-ui,"Segoe UI",Roboto,"Liberation Sans",sans-serif;color:#1d1d1f;background:#fff;
 max-width:190mm;margin:0 auto;padding:2mm}
@@ -32,15 +32,16 @@ max-width:190mm;margin:0 auto;padding:2mm}
 .nic-card .big b{display:block;font-size:18px;font-weight:650}
 .nic-card table{border-collapse:collapse;width:100%;font-size:10.5px;margin:2px 0;background:none}
 .nic-card th,.nic-card td{text-align:left;padding:2px 6px 2px 0;border-bottom:1px solid #dfe5ea;vertical-align:top;white-space:normal}
-.nic-card th{font-weight:600;color:#444}.nic-card td.n{white-space:nowrap}
-.nic-card .pictures{display:flex;gap:6px;flex-wrap:wrap}.nic-card figure{margin:0;width:112px;font-size:9.5px;line-height:1.2}
-.nic-card figure img{width:112px;height:112px;image-rendering:pixelated;display:block}
+.nic-card th{font-weight:600;color:#444}.nic-card .n{white-space:nowrap}
+.nic-card .pictures{display:flex;gap:6px;flex-wrap:wrap}.nic-card figure{margin:0;width:82px;font-size:9px;line-height:1.2}
+.nic-card figure img{width:82px;height:82px;display:block}
 .nic-card .not{border:1px solid #b4690e;border-radius:5px;padding:3px 9px 5px;background:#fffaf2;margin-top:7px}
 .nic-card .not h2{color:#8a4b00;margin-top:2px}.nic-card ul{margin:0;padding-left:15px}
 .nic-card .ok{color:#1a6b3c;font-weight:600}.nic-card .bad{color:#a3260b;font-weight:600}
 .nic-card img.plot{max-width:100%;display:block}
-@media print{@page{size:A4;margin:8mm}.nic-card{font-size:9.5px;max-width:none;padding:0;-webkit-print-color-adjust:exact}
-.nic-card table{font-size:9px}}
+@media print{@page{size:A4;margin:7mm 9mm}.nic-card{font-size:9px;line-height:1.25;max-width:none;padding:0;
+-webkit-print-color-adjust:exact}
+.nic-card table{font-size:8.5px}.nic-card h2{margin-top:6px}}
 """
 
 
@@ -85,7 +86,7 @@ def spread(values: pd.Series, unit: str, digits: int = 1) -> str:
 
 def _kind(card: Card) -> str:
     n = len(card.images)
-    return "one image" if n == 1 else f"mean [range] of {n} images" if n <= FEW else f"mean [95 % interval] of {n} images"
+    return "One image" if n == 1 else f"Mean [range] of {n} images" if n <= FEW else f"Mean [95 % interval] of {n} images"
 
 
 def _times(factor: float) -> str:
@@ -252,11 +253,15 @@ def _pictures(card: Card) -> str:
 
 def _checks(card: Card) -> str:
     marks = {True: '<span class="ok">✓ well</span>', False: '<span class="bad">✗ look</span>', None: "– not done"}
+    absent = ", ".join(what.lower() for what, text, _ in card.checks if text == NOT_FOUND)
+    listed = [c for c in card.checks if c[1] != NOT_FOUND]
+    if absent:
+        listed.append(("Gradients", f"looked for and not found: {absent}", True))
     grouped: dict[tuple, list[str]] = {}
-    for what, text, ok in card.checks:
+    for what, text, ok in listed:
         grouped.setdefault((what, ok), []).append(text)
     rows = "".join(
-        f'<tr><td class="n">{marks[ok]}</td><th>{html.escape(what)}</th><td>{html.escape("; ".join(texts))}</td></tr>'
+        f'<tr><td class="n">{marks[ok]}</td><th class="n">{html.escape(what)}</th><td>{html.escape("; ".join(texts))}</td></tr>'
         for (what, ok), texts in grouped.items()
     )
     return f"<h2>Can these numbers be trusted?</h2><table>{rows}</table>"
