@@ -196,7 +196,7 @@ def _attacked(card: Card, name: str, attack, objective, on: Codec, says: str) ->
             found = attack(on, x, objective).x_adv
         rows = metrics.before_after(card.codec, x, found, names, card.real_files)
         rms = [float(r) for r in rows["rms"]]
-        noisy = [_noise(im, r, card.settings.seed, card.codec) for im, r in zip(x, rms, strict=True)]
+        noisy = [_noise(im, r, card.settings.seed) for im, r in zip(x, rms, strict=True)]
         control = metrics.before_after(card.codec, list(x), noisy, names, card.real_files)
     except Exception as error:
         card.notes.append(f"The attack “{name}” was not possible: {type(error).__name__}: {error}")
@@ -205,15 +205,14 @@ def _attacked(card: Card, name: str, attack, objective, on: Codec, says: str) ->
     card.found[name] = list(found)
 
 
-def _noise(image: Tensor, rms: float, seed: int, codec: Codec) -> Tensor:
-    """Random signs with an RMS on [0, 1]; the image itself where that is 0."""
-    if rms <= 0:
-        return image
-    generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(0, 2, image.shape, generator=generator).to(image) * 2 - 1
-    noisy = to_8bit((image + rms * signs).clamp(0, 1))
-    size = float((noisy - image).square().mean().sqrt())
-    return to_8bit((image + rms**2 / max(size, 1e-6) * signs).clamp(0, 1))  # what the clamp took is given back
+def _noise(image: Tensor, rms: float, seed: int) -> Tensor:
+    """Uniform noise of an RMS on [0, 1], on the 8-bit grid; the image itself where that is 0."""
+    noise = 2 * torch.rand(image.shape, generator=torch.Generator().manual_seed(seed)).to(image) - 1
+    noisy, size = image, rms * 3**0.5
+    for _ in range(4 if rms > 0 else 0):  # what the clamp took is given back
+        noisy = to_8bit((image + size * noise).clamp(0, 1))
+        size = size * rms / max(float((noisy - image).square().mean().sqrt()), 1e-6)
+    return noisy
 
 
 def _check(card: Card) -> None:

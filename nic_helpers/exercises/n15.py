@@ -88,13 +88,12 @@ def judge_step(answer, make, x, bpp) -> str | None:
 
 
 def same_size(x, x_adv):
-    """Random signs, each image's scaled to the RMS of its attack, on the 8-bit grid."""
+    """Uniform noise, each image's scaled to the RMS of its attack, on the 8-bit grid."""
     rms = (x_adv - x).square().mean((1, 2, 3), keepdim=True).sqrt()
-    signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0)) * 2.0 - 1
-    noisy = x
-    size = rms
-    for _ in range(4):  # what clamping and rounding took is given back
-        noisy = to_8bit((x + size * signs).clamp(0, 1))
+    noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    noisy, size = x, rms * 3**0.5  # what is uniform in ±a has the root mean square a/√3
+    for _ in range(4):  # what clamping took is given back
+        noisy = to_8bit((x + size * noise).clamp(0, 1))
         size = size * rms / (noisy - x).square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
     return noisy
 
@@ -153,7 +152,7 @@ EXERCISES = [
         judge=judge_control,
         hints=(
             "The root mean square of an image's change: `(x_adv - x).square().mean((1, 2, 3), keepdim=True).sqrt()`.",
-            "Random signs times that number have that root mean square, until they are clamped to [0, 1]: what is lost there is missing.",
+            "Uniform noise between −a and a has the root mean square a/√3, until it is clamped to [0, 1]: what is lost there is missing.",
             "Measure what came out, enlarge the noise by what is missing, and clamp again; three times are enough.",
         ),
         wrong={"the attack itself": the_attack, "twice as large": the_limit},
