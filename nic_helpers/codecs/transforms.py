@@ -51,6 +51,11 @@ class TransformCodec(Codec):
         self.quality, self.multiple, self.device = float(step), multiple, get_device(device)
         self.name = name or self.name
 
+    @property
+    def label(self) -> str:
+        """Short name for tables and legends."""
+        return f"{self.name}, step {self.quality:.3g}"
+
     def analysis(self, x: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [0, 1] with padded sides -> latents [B, C, h, w]."""
         raise TypeError(f"{type(self).__name__} needs analysis(x) and synthesis(y)")
@@ -98,7 +103,7 @@ class TransformCodec(Codec):
         q = self._latents(image[None])[0].round()
         if not bool(q.isfinite().all()) or float(q.abs().max()) > LARGEST:
             raise ValueError(f"a latent is beyond ±{LARGEST} steps: take a larger step")
-        body = _HEADER.pack(height, width, *q.shape) + zlib.compress(q.cpu().to(torch.int16).numpy().astype(">i2").tobytes(), 9)
+        body = _HEADER.pack(height, width, *q.shape) + zlib.compress(_bytes(q), 9)
         return body + struct.pack(">I", zlib.crc32(body))
 
     def _image(self, stream: bytes, most_pixels: float) -> Tensor:
@@ -122,9 +127,7 @@ class TransformCodec(Codec):
             raise BitstreamError(f"{self.name} cannot unpack this: {error}") from error
         if len(numbers) != count:
             raise BitstreamError(f"{self.name}'s file holds {len(numbers)} bytes of latents, and needs {count}")
-        q = torch.frombuffer(bytearray(numbers), dtype=torch.uint8).view(-1, 2).to(torch.int32)
-        q = (q[:, 0] << 8) + q[:, 1]
-        q = torch.where(q > LARGEST, q - 2**16, q).float().reshape(1, *shape)
+        q = _numbers(numbers).reshape(1, *shape)
         return self._picture(q.to(self.device), height, width)[0].cpu()
 
 
@@ -168,6 +171,19 @@ class OnnxCodec(TransformCodec):
     def synthesis(self, y: Tensor) -> Tensor:
         """The second."""
         return self._networks[1](y)
+
+
+def _bytes(q: Tensor) -> bytes:
+    """Whole numbers as bytes: 0, −1, 1, −2 … counted from 0, all low bytes before all high ones, which zlib packs better."""
+    counted = torch.where(q < 0, -2 * q - 1, 2 * q).to(torch.int32).flatten().cpu()
+    return torch.cat((counted & 255, counted >> 8)).to(torch.uint8).numpy().tobytes()
+
+
+def _numbers(packed: bytes) -> Tensor:
+    """The inverse of :func:`_bytes`."""
+    low, high = torch.frombuffer(bytearray(packed), dtype=torch.uint8).to(torch.int32).chunk(2)
+    counted = low + (high << 8)
+    return torch.where(counted % 2 == 1, -(counted + 1) // 2, counted // 2).float()
 
 
 def _bits(q: Tensor) -> Tensor:
