@@ -30,6 +30,7 @@ def two_files(pictures: Sequence[Tensor], decoded: Sequence[Tensor], sizes: Sequ
     bars.set_ylabel("size of the file (kB)", fontsize=12)
     bars.set_title(f"B takes ×{sizes[1] / sizes[0]:.1f} the bytes", fontsize=14)
     bars.tick_params(axis="x", labelsize=14, length=0)
+    bars.grid(axis="x", visible=False)
     bars.margins(y=0.12)
     return figure
 
