@@ -297,7 +297,8 @@ def rows(study: str, profile: str, seed: int = 0) -> pd.DataFrame:
 def levels(profile: str) -> list[float]:
     """The budgets, in 8-bit levels, of the robustness study's rows that notebook 08 shows at a profile."""
     if profile == "quick":
-        return sorted(published("08", "robustness")["eps_255"].unique().tolist())
+        by_level = begun("robustness").query("attack == 'continuation, ball'").groupby("eps_255")["attacked"].nunique()
+        return by_level.index[by_level == by_level.max()].tolist()  # where the attack at its limit has met every codec
     return sorted({round(255 * eps, 6) for g in grids_of("robustness", profile) for eps in g.budgets})
 
 

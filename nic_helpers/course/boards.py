@@ -1,0 +1,68 @@
+"""Large tables as pictures: colours without numbers, with the groups of their rows and columns named and ruled off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import pandas as pd
+
+from nic_helpers.codecs.registry import ARCHITECTURES
+
+#: Short names, for the edges of a picture.
+SHORT = {
+    "bmshj2018-factorized": "factorized",
+    "bmshj2018-hyperprior": "hyperprior",
+    "bmshj2018-hyperprior-vbr": "hyperprior vbr",
+    "mbt2018-mean": "mbt mean",
+    "mbt2018": "mbt",
+    "cheng2020-anchor": "Cheng anchor",
+    "cheng2020-attn": "Cheng attention",
+}
+#: Three shades from light to dark: coarse, middle and fine quality.
+SHADES = ("#9ecae1", "#4292c6", "#08306b")
+FAMILIES = ("GDN", "residual", "classical")
+
+
+def short(codec: str, quality: float) -> str:
+    """A codec and its quality in few letters."""
+    return f"{SHORT.get(codec, codec)} q{quality:g}"
+
+
+def family(codec: str) -> str:
+    """GDN or residual, after a learned codec's transforms; or classical."""
+    if codec not in ARCHITECTURES:
+        return "classical"
+    return "residual" if codec.startswith("cheng2020") else "GDN"
+
+
+def shade(quality: float, qualities: Sequence[float]) -> str:
+    """The shade of a quality among all that a picture shows."""
+    order = sorted(set(qualities))
+    return SHADES[min(2, round(2 * order.index(quality) / max(1, len(order) - 1)))]
+
+
+def board(ax, table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], label: str, room: float = 0.06, **options):
+    """A table as colours. ``rows`` and ``columns`` name each row's and column's group; neighbours of one name are one group.
+
+    ``room`` is kept for the row names, as a share of the width; ``options`` go to ``imshow``.
+    """
+    shown = ax.imshow(table.to_numpy(dtype=float), aspect="auto", interpolation="nearest", **options)
+    ax.grid(False)
+    ax.set_xticks(range(table.shape[1]), table.columns, rotation=90, fontsize=9)
+    ax.set_yticks(range(table.shape[0]), table.index, fontsize=9)
+    for names, line, across in ((rows, ax.axhline, False), (columns, ax.axvline, True)):
+        at = 0
+        for name, group in groupby(names):
+            n = len(list(group))
+            if at:
+                line(at - 0.5, color="white", lw=3)
+            middle = at + (n - 1) / 2
+            if across:
+                ax.text(middle, -0.8, name, ha="center", va="bottom", fontsize=11, fontweight="bold")
+            else:
+                place = ax.get_yaxis_transform()
+                ax.text(-room, middle, name, ha="right", va="center", fontsize=11, fontweight="bold", transform=place)
+            at += n
+    ax.figure.colorbar(shown, ax=ax, label=label, pad=0.01)
+    return ax

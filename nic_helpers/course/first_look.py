@@ -1,0 +1,42 @@
+"""The course's first pictures: two photographs that look alike with their files as bars, and a picture in pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from nic_helpers import plotting
+
+CLEAN, ATTACKED = "#0072B2", "#D55E00"
+
+
+def two_files(pictures: Sequence[Tensor], decoded: Sequence[Tensor], sizes: Sequence[int]) -> Figure:
+    """Source and attacked source [3, H, W] above, what is decoded below, and beside them their files (bytes) as bars."""
+    figure, axes = plt.subplots(2, 3, figsize=(10.5, 6.6), width_ratios=(1, 1, 1.05))
+    names = ("photograph A", "photograph B")
+    for column, name in enumerate(names):
+        plotting.picture(axes[0, column], pictures[column], name)
+        plotting.picture(axes[1, column], decoded[column], f"decoded from {name[-1]}'s file")
+    for ax in axes[:, :2].flat:
+        ax.title.set_fontsize(13)
+    for ax in axes[:, 2]:
+        ax.remove()
+    bars = figure.add_subplot(axes[0, 2].get_gridspec()[:, 2])
+    shown = bars.bar(["A", "B"], [s / 1000 for s in sizes], color=(CLEAN, ATTACKED), width=0.6)
+    bars.bar_label(shown, [f"{s / 1000:.1f} kB" for s in sizes], fontsize=13, padding=3)
+    bars.set_ylabel("size of the file (kB)", fontsize=12)
+    bars.set_title(f"B takes ×{sizes[1] / sizes[0]:.1f} the bytes", fontsize=14)
+    bars.tick_params(axis="x", labelsize=14, length=0)
+    bars.margins(y=0.12)
+    return figure
+
+
+def in_pieces(pictures: Sequence[Tensor], titles: Sequence[str]) -> Figure:
+    """Pictures [3, H, W] in a row: what goes in, what comes out of it, and the same for the attacked one."""
+    figure = plotting.picture_grid([list(pictures)], [list(titles)], width=3.1)
+    for ax in figure.axes:
+        ax.title.set_fontsize(11)
+    return figure
