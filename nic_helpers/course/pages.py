@@ -18,6 +18,7 @@ body.jp-Notebook { margin: 0 auto; padding: 0 8px 2em; max-width: 1080px; overfl
 .jp-RenderedHTMLCommon, .jp-OutputArea-output { overflow-x: auto; min-width: 0; max-width: 100%; }
 .jp-RenderedHTMLCommon > math[display=block] { display: block math; overflow-x: auto; max-width: 100%; padding: .3em 0; }
 .jp-Cell-inputWrapper, .jp-Cell-outputWrapper, .jp-InputArea, .jp-OutputArea-child, .jp-Editor { min-width: 0; }
+.jp-RenderedText pre { word-break: normal; overflow-wrap: anywhere; }
 .jp-InputArea-editor { overflow-x: auto; }
 .course-bar { display: flex; flex-wrap: wrap; gap: .3em 1.2em; justify-content: space-between; padding: .6em 4px;
   font: 14px/1.4 system-ui, sans-serif; border-bottom: 1px solid #ccc; margin-bottom: .8em; }

@@ -162,8 +162,8 @@ small { display: block; font-size: .875em; color: var(--soft); }
 <body>
 <main>
 <h1>How neural image codecs break under attack, and what helps</h1>
-<p>A course of notebooks, as it was run on this computer. To move a slider in a page needs nothing more; to change a line of code,
-or to press an attack's button, open the notebook in JupyterLab.</p>
+<p>A course of notebooks, as run on this computer. The sliders in these pages move as they are. To change a line of code or to
+press an attack's button, open the notebook in JupyterLab.</p>
 <ol>
 {cards}
 </ol>
