@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from nic_helpers import course, image_sets, images, plotting
-from nic_helpers.course import reference, studies, widgets
+from nic_helpers.course import reference, studies
 from nic_helpers.images import to_pil
 from nic_helpers.settings import PROJECT
 from nic_helpers.sweep.dataset import SweepError
@@ -157,17 +157,6 @@ def test_published_points_are_read_by_our_names():
     table = reference.published(["bmshj2018-hyperprior", "jpeg-plain"])
     assert set(table["codec"]) == {"bmshj2018-hyperprior", "jpeg-plain"}
     assert table[["bpp", "psnr", "ms_ssim"]].notna().all().all()
-
-
-def test_the_slider_shows_the_frame_that_was_chosen():
-    frames = [torch.zeros(3, 8, 8), torch.ones(3, 8, 8)]
-    box = widgets.frame_slider(frames, ["a", "b"], ["first", "second"])
-    slider, image, text = box.children
-    before = image.value
-    slider.value = 1
-    assert image.value != before and text.value == "second" and slider.continuous_update is False
-    with pytest.raises(ValueError, match="as many"):
-        widgets.frame_slider(frames, ["a"], ["b"])
 
 
 def test_the_committed_tables_are_readable():

@@ -30,9 +30,10 @@ def test_outputs_are_stripped_and_the_kernel_is_python3(path):
 
 
 def test_cells_are_short_and_prose_is_not_rarer_than_code(path):
+    read = [c for c in cells(path, "code") if "guess = ..." not in c.source and "course.check(" not in c.source]  # not filled in
     lengths = sorted(len([line for line in c.source.splitlines() if line.strip()]) for c in cells(path, "code"))
     assert lengths[-1] <= 30 and lengths[len(lengths) // 2] <= 8
-    assert len(cells(path, "markdown")) >= 0.7 * len(cells(path, "code"))
+    assert len(cells(path, "markdown")) >= 0.7 * len(read)
 
 
 def test_what_a_notebook_names_of_the_package_is_there(path):
