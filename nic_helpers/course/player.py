@@ -8,7 +8,6 @@ import json
 from nic_helpers.course.frames import Picture, css_width, ordered
 
 
-
 def player(explorer) -> str:
     """The page's form of an explorer (widgets.py): with its first frame even where scripts do not run."""
     several = len(explorer.names) - bool(explorer.flicker) > 1
