@@ -92,7 +92,7 @@ def pack(picture: Tensor | Figure, what: str, seen: dict[int, Picture] | None = 
     if id(picture) not in seen:
         if isinstance(picture, Figure):
             file = io.BytesIO()
-            picture.savefig(file, format="png", dpi=FIGURE_DPI, bbox_inches=None, facecolor="white")
+            picture.savefig(file, format="png", dpi=FIGURE_DPI, bbox_inches=picture.bbox_inches, facecolor="white")
             seen[id(picture)] = _smaller(file.getvalue(), drawn=True)
         else:
             _check_picture(picture, what)
