@@ -30,7 +30,7 @@ def with_steps(apart: dict[str, float], fgsm: float) -> Figure:
     """``apart``: PSNR between the outputs (dB) by attack, in order; ``fgsm``: that of one step."""
     figure, ax = plt.subplots(figsize=(6.4, 3.4))
     bars = ax.barh(list(apart), list(apart.values()), color="#0072B2", height=0.6)
-    ax.bar_label(bars, fmt="%.1f", padding=3)
+    ax.bar_label(bars, fmt="%.1f", label_type="center", color="white")
     ax.axvline(fgsm, color="0.3", ls="--", lw=1.5, label="FGSM, one step")
     ax.invert_yaxis()
     ax.set_xlabel("PSNR between the outputs (dB), shorter: stronger")
