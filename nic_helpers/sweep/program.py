@@ -14,7 +14,9 @@ from nic_helpers.settings import PROJECT, data_dir
 #: them to it).
 BESIDE_ROWS = (
     "analysis/",
+    "card/",
     "course/",
+    "exercises/",
     "training/",
     "plotting.py",
     "stats.py",
