@@ -3,8 +3,14 @@
 import frozen
 import numpy as np
 import pytest
+import torch
 
 from nic_helpers.settings import PROJECT
+
+
+#: A processor without bfloat16 computes it in other steps: an attack in it ends beside where it ended when the numbers were frozen.
+#: FTDA is the one in bfloat16, and the rows are of its images.
+HAS_BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +42,11 @@ def test_attacks_find_the_same_images(both):
     for name, (stored, found) in both.items():
         if name.endswith("x_adv"):
             assert (stored == found).mean() > 0.9, name
-        elif name.endswith("objective"):
+        elif name.endswith("objective") and (HAS_BFLOAT16 or "bfloat16" not in name):
             np.testing.assert_allclose(found, stored, rtol=0.03, err_msg=name)
 
 
+@pytest.mark.skipif(not HAS_BFLOAT16, reason="the frozen rows are of an attack in bfloat16, which this processor has not got")
 def test_rows_say_the_same(both):
     for name, (stored, found) in both.items():
         if name.endswith("rows"):
