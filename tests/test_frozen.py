@@ -7,7 +7,6 @@ import torch
 
 from nic_helpers.settings import PROJECT
 
-
 #: A processor without bfloat16 computes it in other steps: an attack in it ends beside where it ended when the numbers were frozen.
 #: FTDA is the one in bfloat16, and the rows are of its images.
 HAS_BFLOAT16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
