@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, default=0, help="of all that is drawn (default: 0)")
     how = p.add_mutually_exclusive_group()
     how.add_argument("--quick", action="store_true", help="short attacks, a minute or three (the default)")
-    how.add_argument("--thorough", action="store_true", help="attacks at their limit: hours on a CPU")
+    how.add_argument("--thorough", action="store_true", help="long attacks from several starts: hours on a CPU")
     return p
 
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         codec = codec_of(a.codec)
         images = images_of(a.images, a.crop or None, a.most or (24 if a.thorough else 4))
         eps = a.eps / 255
-        settings = Settings.at_their_limit(eps, a.seed) if a.thorough else Settings(eps, seed=a.seed)
+        settings = Settings.long(eps, a.seed) if a.thorough else Settings(eps, seed=a.seed)
         card = make_card(codec, images, settings, a.images, say=lambda text: print(f"  {text} …", file=sys.stderr, flush=True))
         print(write(card, a.out))
     except (CardError, OSError) as error:

@@ -100,7 +100,11 @@ def _sizes(card: Card) -> str:
 
 def _head(card: Card) -> str:
     s = card.settings
-    what = "thorough: attack settings at their limit" if s.thorough else "quick: short attacks, so the damage is a lower bound"
+    what = (
+        "thorough: long attacks from several starts, and still a lower bound"
+        if s.thorough
+        else "quick: short attacks, so the damage is a lower bound"
+    )
     return (
         f"<h1>Robustness card: {html.escape(_name(card))}</h1>"
         f'<p class="dim">{len(card.images)} image{"s" * (len(card.images) != 1)} ({html.escape(card.source)}), {_sizes(card)} · '
@@ -276,7 +280,7 @@ def _limits(card: Card) -> str:
         "An attack that is made on another codec is one try. Another codec may hand on more.",
     ]
     if not s.thorough:
-        points.insert(1, "Attacks were short. With --thorough they run to their limit, and do more.")
+        points.insert(1, "Attacks were short. With --thorough they are long, and may do more.")
     if not card.codec.differentiable:
         points.insert(1, "No attack followed a gradient. Do not compare these numbers with those of a codec that has one.")
     items = "".join(f"<li>{p}</li>" for p in points)

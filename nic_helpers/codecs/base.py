@@ -37,6 +37,10 @@ class CodecOutput:
         return sum(self.bits.values()) / self.pixels
 
 
+class NoRate(TypeError):
+    """A codec is asked for bits, or for files, that it does not make."""
+
+
 @dataclass
 class Coded:
     """Real bitstreams and what decoding them gives: ``streams`` one per image, ``x_hat`` like the input."""
@@ -164,8 +168,8 @@ class Codec:
         """
         raise self._without_streams()
 
-    def _without_streams(self) -> TypeError:
-        return TypeError(
+    def _without_streams(self) -> NoRate:
+        return NoRate(
             f"{self.name} makes no bitstreams: give {type(self).__name__} encode(x) and decode(streams, most_pixels), "
             "or ask for no real rate (metrics.before_after(…, real_rate=False))"
         )

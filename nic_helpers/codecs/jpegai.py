@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nic_helpers.codecs.base import SMALLEST_SIDE, Codec, CodecOutput, Coded, Images, by_size, has_bfloat16
+from nic_helpers.codecs.base import SMALLEST_SIDE, Codec, CodecOutput, Coded, Images, NoRate, by_size, has_bfloat16
 from nic_helpers.codecs.bitstream import DECODED_PIXELS
 from nic_helpers.codecs.checkpoints import Weights
 from nic_helpers.codecs.quantisers import quantiser_of
@@ -212,23 +212,23 @@ class JpegAI(Codec):
 
     # ------------------------------------------------------------------------------------------- what the files lack
     def encode(self, x: Images) -> list[bytes]:
-        """TypeError, as there is no entropy coder."""
+        """NoRate, as there is no entropy coder."""
         self._lacks("bitstream")
 
     def decode(self, streams, most_pixels: float = DECODED_PIXELS) -> Images:
-        """TypeError, as there is no entropy decoder."""
+        """NoRate, as there is no entropy decoder."""
         self._lacks("bitstream")
 
     def roundtrip(self, x: Images) -> Coded:
-        """TypeError, as there is no entropy coder: :meth:`reconstruct` is what there is."""
+        """NoRate, as there is no entropy coder: :meth:`reconstruct` is what there is."""
         self._lacks("bitstream")
 
     def estimated_bpp(self, x: Tensor, surrogate: str | None = "ste") -> Tensor:
-        """TypeError, as there is no entropy model."""
+        """NoRate, as there is no entropy model."""
         self._lacks("rate")
 
     def _lacks(self, what: str) -> NoReturn:
-        raise TypeError(_NO_STREAM.format(self.name, what))
+        raise NoRate(_NO_STREAM.format(self.name, what))
 
 
 class RatelessOutput(CodecOutput):
@@ -236,5 +236,5 @@ class RatelessOutput(CodecOutput):
 
     @property
     def bpp(self) -> Tensor:
-        """TypeError."""
-        raise TypeError(_NO_STREAM.format("JPEG AI", "rate"))
+        """NoRate."""
+        raise NoRate(_NO_STREAM.format("JPEG AI", "rate"))

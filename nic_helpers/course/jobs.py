@@ -15,6 +15,8 @@ from nic_helpers.sweep.program import program_sha256
 PROFILES = ("quick", "standard", "full")
 
 
+#: Set in a kernel whose notebook was given parameters beside profile and seed: its sentences are about another run.
+OTHER_PARAMETERS = "NIC_OTHER_PARAMETERS"
 FOLDERS = ("NIC_KODAK_DIR", "NIC_JPEGAI_DIR", "NIC_DATA_DIR", "NIC_BUILD_DIR")
 
 

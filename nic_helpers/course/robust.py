@@ -9,13 +9,13 @@ import pandas as pd
 from nic_helpers import plotting, stats
 from nic_helpers.course import reference, studies
 from nic_helpers.course.boards import SHORT, board, family, shade, short
+from nic_helpers.metrics import BLOW_UP
 from nic_helpers.settings import data_dir
 
 KEY = ["codec", "quality"]
 #: The attacks that look for the limit, by what they bound: each sample, or the root mean square.
 LIMIT = {"box": ["APGD", "continuation"], "ball": ["continuation, ball"]}
 RATE = ["PGD rate", "SRDA rate"]
-FALLEN = 15  # dB between the outputs: below it a picture counts as fallen apart
 #: What "robust" may mean: the bound, the column, and whether a small value is bad.
 QUESTIONS = {
     "owner's loss\n(box)": ("box", "delta_source", False),
@@ -142,7 +142,7 @@ def fallen(rows: pd.DataFrame) -> pd.DataFrame:
     """How many of the images fell apart under the limit attacks, for each bound, budget, codec and quality: ``fallen``, ``images``."""
     limit = rows[rows["attack"].isin([a for names in LIMIT.values() for a in names])]
     least = limit.groupby([*KEY, "norm", "eps_255", "image"])["psnr_recon"].min()
-    group = least.lt(FALLEN).groupby([*KEY, "norm", "eps_255"])
+    group = least.lt(BLOW_UP).groupby([*KEY, "norm", "eps_255"])
     return pd.DataFrame({"fallen": group.sum(), "images": group.size()}).reset_index()
 
 
@@ -199,10 +199,10 @@ def draw_against_rate(rows: pd.DataFrame):
             hollow = {"markerfacecolor": "none", "ms": 11} if codec == "cheng2020-anchor" else {}
             look = plotting.style(codec) | hollow
             ax.errorbar(x, line["mean"], error, capsize=3, elinewidth=0.8, label=SHORT[codec], **look)
-        ax.axhline(FALLEN, color="grey", ls=":")
+        ax.axhline(BLOW_UP, color="grey", ls=":")
         ax.set(title=titles[kind], xlabel="rate of the clean image (bits per pixel, real bytes)")
     axes[0].set_ylabel("PSNR between the outputs (dB): lower is worse")
-    axes[0].text(axes[0].get_xlim()[1], FALLEN, "fallen apart below ", ha="right", va="bottom", fontsize=9, color="grey")
+    axes[0].text(axes[0].get_xlim()[1], BLOW_UP, "fallen apart below ", ha="right", va="bottom", fontsize=9, color="grey")
     axes[0].legend(fontsize=9, loc="center right")
     return figure
 

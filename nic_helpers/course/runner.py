@@ -13,7 +13,18 @@ import sys
 import time
 from pathlib import Path
 
-from nic_helpers.course.jobs import FOLDERS, PROFILES, Job, State, UsageError, find_notebooks, parse_value, plan, select
+from nic_helpers.course.jobs import (
+    FOLDERS,
+    OTHER_PARAMETERS,
+    PROFILES,
+    Job,
+    State,
+    UsageError,
+    find_notebooks,
+    parse_value,
+    plan,
+    select,
+)
 from nic_helpers.course.kernels import check_writable, isolate
 from nic_helpers.course.pages import write_html
 from nic_helpers.course.site import write_site
@@ -46,6 +57,7 @@ def execute(job: Job, build: Path) -> None:
 
     for leftover in products(job, build):
         leftover.unlink()
+    os.environ[OTHER_PARAMETERS] = "1" * bool(job.parameters.keys() - {"profile", "seed"})
     output = build / "executed" / job.path.name
     output.parent.mkdir(parents=True, exist_ok=True)
     papermill.execute_notebook(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from nic_helpers.codecs.architecture import LAMBDAS
+from nic_helpers.codecs.base import has_bfloat16
 from nic_helpers.codecs.quantisers import round_true
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.memory import keep_freed_memory
@@ -221,6 +223,8 @@ def train(
     schedule does; ``on_step`` is called with the number of steps done after each.
     """
     out.mkdir(parents=True, exist_ok=True)
+    if s.bf16 and not has_bfloat16(torch.device(device)):
+        print("bfloat16 is emulated here, several times as slow as single precision: --precision fp32", file=sys.stderr)
     run = Training(s, data, out, val, torch.device(device))
     end = min(s.steps, stop or s.steps)
     for done in range(run.first + 1, end + 1):

@@ -170,7 +170,7 @@ def test_the_committed_tables_are_readable():
     assert json.loads((PROJECT / "data" / "checkpoints" / "manifest.json").read_text())
 
 
-def test_a_claim_that_does_not_hold_stops_the_run_that_it_is_about(run, capsys):
+def test_a_claim_that_does_not_hold_stops_the_run_that_it_is_about(run, capsys, monkeypatch):
     run.claim("two is more than one", True)
     run.claim("seed 4 is another run", False)
     said = capsys.readouterr().out
@@ -178,8 +178,13 @@ def test_a_claim_that_does_not_hold_stops_the_run_that_it_is_about(run, capsys):
     run.seed = 0
     with pytest.raises(AssertionError, match="does not bear out: pigs fly"):
         run.claim("pigs fly", False)
+    for name in ("NIC_OTHER_PARAMETERS", "JPY_SESSION_NAME"):  # -p on the command line; a reader in JupyterLab
+        with monkeypatch.context() as m:
+            m.setenv(name, "1")
+            run.claim("pigs fly", False)
     run.profile_name = "full"
     run.claim("pigs fly", False)
+    assert capsys.readouterr().out.count("✗ Not in this run: pigs fly") == 3
 
 
 def test_the_rows_of_a_study_under_way_are_read_or_missed_in_words():
