@@ -2,7 +2,7 @@ import sys
 
 import pytest
 import torch
-import torch.nn.functional as F
+from blocks import Blocks
 
 from nic_helpers import load_codec, load_images
 from nic_helpers.card import CardError, Settings, body, codec_of, make_card, page
@@ -10,20 +10,9 @@ from nic_helpers.card.__main__ import main
 from nic_helpers.card.page import spread
 from nic_helpers.card.subject import images_of
 from nic_helpers.codecs.base import Codec, CodecOutput
-from nic_helpers.codecs.transforms import TransformCodec
 from nic_helpers.images import to_pil
 
 TINY = Settings(steps=2, rate_steps=1, queries=5, check_queries=3)
-
-
-class Averages(TransformCodec):
-    name = "averages <b>"
-
-    def analysis(self, x):
-        return F.avg_pool2d(x, 4)
-
-    def synthesis(self, y):
-        return F.interpolate(y, scale_factor=4.0)
 
 
 class NoFiles(Codec):
@@ -40,7 +29,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def card(images):
-    return make_card(Averages(1 / 32, 4, device="cpu"), images, TINY)
+    return make_card(Blocks(1 / 32, 4, name="averages <b>", device="cpu"), images, TINY)
 
 
 def test_a_card_has_all_attacks_each_beside_noise_of_its_size(card):

@@ -1,24 +1,12 @@
 import pytest
 import torch
-import torch.nn.functional as F
+from blocks import Blocks
 from torch import nn
 
 from nic_helpers import attacks
 from nic_helpers.codecs.bitstream import BitstreamError
 from nic_helpers.codecs.transforms import OnnxCodec, TransformCodec
 from nic_helpers.objectives import Rate
-
-
-class Blocks(TransformCodec):
-    """Averages over blocks of 4 pixels."""
-
-    name = "blocks"
-
-    def analysis(self, x):
-        return F.avg_pool2d(x, 4)
-
-    def synthesis(self, y):
-        return F.interpolate(y, scale_factor=4.0)
 
 
 @pytest.fixture(scope="module")
