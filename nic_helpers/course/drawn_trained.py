@@ -1,0 +1,70 @@
+"""Codecs before and after adversarial training: what each is worth on clean pictures, and on the worst attacked ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from nic_helpers import plotting
+
+CLEAN, ATTACKED = "#0072B2", "#D55E00"
+
+
+def worst(rows: pd.DataFrame, picture: list[str], file: list[str]) -> pd.DataFrame:
+    """A row for each set of weights, means over the images, each image under the attack that does most to it.
+
+    ``rows``: of one codec and ε; ``picture``, ``file``: names of the attacks on either. Columns: PSNR to the picture that was sent (dB)
+    and bits per pixel, both clean and attacked.
+    """
+    by = ["weights", "image"]
+    own = rows[rows["attack"].isin(picture)].groupby(by)["psnr_own"].min()
+    grown = rows[rows["attack"].isin(file)].groupby(by)["bpp_attacked"].max()
+    clean = rows.groupby(by)[["psnr_clean", "bpp_clean"]].first()
+    return clean.assign(psnr_attacked=own, bpp_attacked=grown).groupby("weights").mean()
+
+
+def before_after(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """``table`` as :func:`worst` makes it, a line for each of ``names`` (weights -> words): from its clean value to its attacked one."""
+    shown = table.loc[[w for w in names if w in table.index]]
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 0.7 + 0.62 * len(shown)), sharey=True)
+    for ax, value, label in zip(axes, ("psnr", "bpp"), ("PSNR to what was sent (dB)", "bits per pixel"), strict=True):
+        for row, (clean, attacked) in enumerate(zip(shown[f"{value}_clean"], shown[f"{value}_attacked"], strict=True)):
+            ax.annotate("", (attacked, row), (clean, row), arrowprops={"arrowstyle": "-|>", "color": "0.55", "lw": 2})
+            ax.plot(clean, row, "o", color=CLEAN, ms=9, label="clean" if row == 0 else None)
+            ax.plot(attacked, row, "D", color=ATTACKED, ms=9, label="attacked" if row == 0 else None)
+            digits = 1 if value == "psnr" else 2
+            ax.text(attacked, row - 0.3, f"{attacked:.{digits}f}", ha="center", va="center", fontsize=11, color=ATTACKED)
+        ax.set_xlabel(label, fontsize=12)
+        ax.margins(x=0.12)
+        ax.set_ylim(len(shown) - 0.5, -0.7)
+    axes[0].set_yticks(range(len(shown)), [names[w] for w in shown.index], fontsize=12)
+    axes[1].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=11, frameon=False)
+    return figure
+
+
+def by_attack(boards: Mapping[str, pd.DataFrame], names: Mapping[str, str], seen: Mapping[str, bool]) -> Figure:
+    """``boards``: axis label -> a table of attacks (rows) and weights (columns). Attacks that training saw are marked so."""
+    figure, axes = plt.subplots(1, len(boards), figsize=(12, 5.2), sharey=True)
+    for ax, (label, table) in zip(axes, boards.items(), strict=True):
+        for mark, colour, w in zip("osD^vP*Xh", plotting.colours(len(table.columns)), table.columns, strict=False):
+            ax.plot(table[w], range(len(table)), mark, color=colour, label=names[w], ms=9)
+        ax.set_xlabel(f"{label}: left is better", fontsize=12)
+        ax.set_yticks(range(len(table)), [f"{a}{' (seen)' if seen[a] else ''}" for a in table.index], fontsize=12)
+    axes[0].invert_yaxis()
+    axes[-1].legend(fontsize=10)
+    return figure
+
+
+def with_steps(curve: pd.DataFrame, names: Mapping[str, str]) -> Figure:
+    """``curve``: PSNR between the outputs (dB) by steps of an attack (rows) and weights (columns); a line each."""
+    figure, ax = plt.subplots(figsize=(7.5, 4.4))
+    order = [w for w in names if w in curve]
+    for mark, colour, w in zip("osD^vP*Xh", plotting.colours(len(order)), order, strict=False):
+        ax.plot(curve.index, curve[w], mark + "-", color=colour, label=names[w])
+    ax.set(xscale="log", xlabel="steps of PGD in the ball of 8/255", ylabel="PSNR between the outputs (dB)")
+    ax.set_xticks(curve.index, [str(n) for n in curve.index])
+    ax.legend(fontsize=10)
+    return figure
