@@ -1,14 +1,13 @@
-"""Exercises of notebook 15: a rate counted by hand, a step found for a rate, a control of the attack's own size."""
+"""Exercises of notebook 15: a rate counted by hand, a step found for a rate, a slope measured without a gradient."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from nic_helpers import attacks, load_codec, load_images
+from nic_helpers import load_images
 from nic_helpers.codecs.transforms import TransformCodec
-from nic_helpers.exercises.base import Number, Write, image_like
-from nic_helpers.images import to_8bit
+from nic_helpers.exercises.base import Number, Write
 
 
 class Averages(TransformCodec):
@@ -41,9 +40,9 @@ def to_be_coded() -> dict:
     return {"make": _make, "x": _x(), "bpp": rate(_make(1 / 32), _x())}
 
 
-def attacked() -> dict:
-    """Images and what an attack made of them."""
-    return {"x": _x(), "x_adv": attacks.PGD(8 / 255, steps=2)(load_codec("bmshj2018-hyperprior", 3, device="cpu"), _x()).x_adv}
+def pictures() -> dict:
+    """Images."""
+    return {"x": _x()}
 
 
 def rate(codec, x: Tensor) -> float:
@@ -87,40 +86,38 @@ def judge_step(answer, make, x, bpp) -> str | None:
     return None
 
 
-def same_size(x, x_adv):
-    """Uniform noise, each image's scaled to the RMS of its attack, on the 8-bit grid."""
-    rms = (x_adv - x).square().mean((1, 2, 3), keepdim=True).sqrt()
-    noise = torch.rand(x.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    noisy, size = x, rms * 3**0.5  # what is uniform in ±a has the root mean square a/√3
-    for _ in range(4):  # what clamping took is given back
-        noisy = to_8bit((x + size * noise).clamp(0, 1))
-        size = size * rms / (noisy - x).square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(1e-6)
-    return noisy
+def slope(f, x, v, h):
+    """The difference of two values on both sides, over the way between them."""
+    return (f(x + h * v) - f(x - h * v)) / (2 * h)
 
 
-def the_attack(x, x_adv):
-    """Not a control: the attack itself."""
-    return x_adv
+def one_side(f, x, v, h):
+    """The value ahead less the value here: off by the curve."""
+    return (f(x + h * v) - f(x)) / h
 
 
-def the_limit(x, x_adv):
-    """Noise that fills the whole box, which the attack does not."""
-    signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0)) * 2.0 - 1
-    return to_8bit((x + 2 * (x_adv - x).abs().max() * signs).clamp(0, 1))
+def half_the_way(f, x, v, h):
+    """Both sides, over half of the way between them."""
+    return (f(x + h * v) - f(x - h * v)) / h
 
 
-def judge_control(answer, x, x_adv) -> str | None:
-    """The same RMS on each image within 5 %, and nothing of the attack's pattern."""
-    noisy = answer(x, x_adv)
-    if (wrong := image_like(noisy, x)) is not None:
-        return wrong
-    noise, attack = (noisy - x).flatten(1), (x_adv - x).flatten(1)
-    ratio = noise.square().mean(1).sqrt() / attack.square().mean(1).sqrt()
-    if (ratio - 1).abs().max() > 0.05:
-        k = int((ratio - 1).abs().argmax())
-        return f"on image {k} your noise has {ratio[k]:.2f} times the attack's root mean square; it should have once"
-    alike = torch.nn.functional.cosine_similarity(noise, attack).abs().max()
-    return f"your noise still goes along with the attack (cosine {alike:.2f}); draw it at random" if alike > 0.1 else None
+def judge_slope(answer, x) -> str | None:
+    """Two functions whose slope is known, along a direction drawn at random, within 1 %."""
+    x = x.double()
+    v = torch.rand(x.shape, generator=torch.Generator().manual_seed(0), dtype=x.dtype)
+    known = {
+        "the sum of u³": (lambda u: (u**3).sum(), 3 * x**2),
+        "the sum of exp(2u)": (lambda u: (2 * u).exp().sum(), 2 * (2 * x).exp()),
+    }
+    for name, (f, gradient) in known.items():
+        found, right = answer(f, x, v, 0.05), float((gradient * v).sum())
+        try:
+            found = float(found)
+        except (TypeError, ValueError, RuntimeError):
+            return f"slope must return one number, and returned {type(found).__name__}"
+        if not abs(found / right - 1) < 0.01:
+            return f"the slope of {name} along v is {right:.4g}, and yours is {found:.4g} (h = 0.05)"
+    return None
 
 
 EXERCISES = [
@@ -148,14 +145,14 @@ EXERCISES = [
     ),
     Write(
         "15.3",
-        same_size,
-        judge=judge_control,
+        slope,
+        judge=judge_slope,
         hints=(
-            "The root mean square of an image's change: `(x_adv - x).square().mean((1, 2, 3), keepdim=True).sqrt()`.",
-            "Uniform noise between −a and a has the root mean square a/√3, until it is clamped to [0, 1]: what is lost there is missing.",
-            "Measure what came out, enlarge the noise by what is missing, and clamp again; three times are enough.",
+            "A slope is a difference of values over the way between them. No gradient is needed: call `f` twice.",
+            "Go to both sides of `x`: with `f(x)` itself as one end, the curve of `f` gets into your answer.",
+            "The two ends `x + h * v` and `x - h * v` are `2 * h` apart.",
         ),
-        wrong={"the attack itself": the_attack, "twice as large": the_limit},
-        example=attacked,
+        wrong={"one side only": one_side, "half the way": half_the_way},
+        example=pictures,
     ),
 ]
