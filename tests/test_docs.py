@@ -9,6 +9,7 @@ import torch
 from nic_helpers import attacks, load_codec
 from nic_helpers.codecs import ARCHITECTURES
 from nic_helpers.codecs.base import MEMBERS
+from nic_helpers.course import robust
 from nic_helpers.images import to_8bit
 from nic_helpers.objectives import Rate
 from nic_helpers.settings import PROJECT
@@ -131,3 +132,17 @@ def test_the_threat_model_says_what_its_rows_say():
     assert (outcome["damaged"] == "refused").all() and set(outcome["resealed"]) == {"decoded", "not a number"}
     jpeg = rows[(rows["codec"] == "jpeg") & (rows["input"] == "damaged")]
     assert jpeg["outcome"].item() == "decoded" and jpeg["psnr"].item() < 100
+
+
+def test_what_the_readme_finds_is_what_the_rows_say():
+    """The numbers of its section "What it finds" that come from the robustness study; its other sentences are claims of the notebooks."""
+    text = " ".join((PROJECT / "README.md").read_text(encoding="utf-8").split())
+    rows = robust.committed()
+    file = robust.strongest(rows[rows["eps_255"] == 8], "file").groupby(["codec", "quality"])
+    clean, attacked = (file[c].max() / file[c].min() for c in ("bpp_clean", "bpp_attacked"))
+    assert f"at most {attacked.max():.1f} times apart" in text and 3.5 < clean.max() < 4
+    assert f"by up to {file['bpp_ratio'].max().max():.0f} times at 8/255" in text
+    record = rows[(rows["eps_255"] == 16) & (rows["attack"] == "continuation")]
+    gdn = record[(record["quality"] == 6) & ~record["codec"].str.startswith("cheng")]
+    assert "every picture of the four GDN codecs at quality 6 ends below 15 dB" in text
+    assert gdn["codec"].nunique() == 4 and (gdn["psnr_recon"] < 15).all()
