@@ -55,7 +55,7 @@ def rows(folder: Path | None) -> pd.DataFrame:
 def by_steps(table: pd.DataFrame) -> pd.DataFrame:
     """Mean dB between the outputs over the images: a row a codec, budget and kind, a column a number of steps."""
     keys = ["codec", "quality", "norm", "eps_255", "kind"]
-    return table.pivot_table("psnr_recon", keys, "steps", sort=False).round(2)
+    return table.pivot_table("psnr_recon", keys, "steps", sort=False).sort_index(axis=1).round(2)
 
 
 def beside_review(table: pd.DataFrame) -> pd.DataFrame:
@@ -100,7 +100,7 @@ def figure(table: pd.DataFrame) -> plt.Figure:
         ax.set_xticklabels([str(s) for s in studies.STEPS])
         ax.minorticks_off()
     axes[0].set_ylabel("PSNR between the outputs (dB)")
-    axes[0].text(10, 15.1, "a blow-up: below 15 dB", fontsize=8, color="0.35", va="bottom")
+    axes[1].text(10, 15.1, "a blow-up: below 15 dB", fontsize=9, color="0.35", va="bottom")
     handles = {h.get_label(): h for ax in axes for h in ax.get_lines() if not h.get_label().startswith("_")}
     fig.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
     plotting.caption(
@@ -135,6 +135,15 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join([head, *body])
 
 
+def _missing(table: pd.DataFrame) -> str:
+    """A sentence about settings of the study that have no rows yet."""
+    grids = studies.grids_of("strength", "standard")
+    planned = sum(sum(map(len, g.codecs.values())) * len(g.attacks) * len(g.budgets) for g in grids)
+    done = table.groupby(["attacked", "norm", "eps_255", "attack"]).ngroups
+    gap = planned - done
+    return f"\n{gap} of the study's {planned} settings have no rows yet (an empty cell at 300 steps).\n" if gap else ""
+
+
 def page(table: pd.DataFrame) -> str:
     """docs/strength.md."""
     steps, review = by_steps(table).reset_index(), beside_review(table)
@@ -148,7 +157,7 @@ PSNR between the outputs of clean and attacked image (dB, mean of {table["image"
 stronger) after so many gradient evaluations of each attack. "Continuation" spends half of them in twice the ε.
 
 {markdown(steps)}
-
+{_missing(table)}
 ## What more steps still bring
 
 {chr(10).join(gains(table))}

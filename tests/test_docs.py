@@ -110,6 +110,14 @@ def test_the_decision_page_says_what_its_rows_say():
         assert (decision.PAGE.parent / target).exists(), target
 
 
+def test_the_page_on_strength_says_what_its_rows_say():
+    strength = benchmark("strength")
+    rows = strength.rows(None)
+    assert strength.page(rows) == strength.PAGE.read_text(encoding="utf-8"), "python benchmarks/strength.py --write renews it"
+    review = strength.beside_review(rows)
+    assert (review["ours (dB)"] < review["review (dB)"] + 0.3).all() and review["met"].sum() >= 13
+
+
 def test_the_threat_model_says_what_its_rows_say():
     worst_case = benchmark("worst_case")
     rows = pd.read_csv(PROJECT / "data" / "results" / worst_case.RESULTS)
