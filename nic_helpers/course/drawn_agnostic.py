@@ -1,0 +1,95 @@
+"""Pictures of one change against many qualities: what each quality's file does, the least of them, and the weights of a soft minimum."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.figure import Figure
+
+from nic_helpers import plotting
+
+ALL, ONE = "#D55E00", "#0072B2"
+
+
+def by_quality(table: pd.DataFrame, shown: Mapping[str, int | None]) -> Figure:
+    """File growth by the quality at which a picture is stored, means over images, a named line an attack.
+
+    ``table``: rows with ``attack``, ``quality``, ``bpp_ratio``. ``shown``: attack -> the quality it was made for, which is
+    ringed; None: made for all of them, drawn in another colour.
+    """
+    figure, ax = plt.subplots(figsize=(7.6, 4.8))
+    means = table.groupby(["attack", "quality"])["bpp_ratio"].mean().unstack()
+    dashes = iter(("-", "--", ":", "-."))
+    for attack, aim in shown.items():
+        line, colour = means.loc[attack], ALL if aim is None else ONE
+        width = 4.5 if aim is None else 2
+        ax.plot(line.index, line, "-" if aim is None else next(dashes), marker="o", ms=8, color=colour, lw=width)
+        if aim is not None:
+            ax.plot(aim, line[aim], "o", ms=17, mfc="none", mec="black", mew=1.8)
+    lowest = means.loc[list(shown)].min(axis=1)
+    for attack in {lowest.idxmin(), *(a for a, aim in shown.items() if aim is None)}:
+        where, colour = (means.loc[attack].idxmin(), lowest[attack]), ALL if shown[attack] is None else ONE
+        ax.annotate(f"×{lowest[attack]:.2f}", where, (12, -16), textcoords="offset points", fontsize=14, color=colour)
+    _names(
+        ax, {a: means.loc[a].iloc[-1] for a in shown}, means.columns[-1], {a: ALL if v is None else ONE for a, v in shown.items()}
+    )
+    ax.axhline(1, color="0.3", lw=1)
+    ax.set_xticks(means.columns, [f"q{q:g}" for q in means.columns], fontsize=14)
+    ax.yaxis.set_major_formatter(lambda v, _: f"×{v:.1f}")
+    ax.tick_params(axis="y", labelsize=13)
+    ax.set_xlabel("quality at which the picture is stored", fontsize=14)
+    ax.set_ylabel("file, attacked / clean", fontsize=14)
+    return figure
+
+
+def _names(ax, ends: Mapping[str, float], at: float, colours: Mapping[str, str]) -> None:
+    """Names at the lines' right ends, pushed apart so that none covers another."""
+    last, room = None, 0.055 * (ax.get_ylim()[1] - 1)
+    for name in sorted(ends, key=ends.get):
+        y = ends[name] if last is None else max(ends[name], last + room)
+        text = ax.annotate(name, (at, y), (14, 0), textcoords="offset points", va="center", fontsize=14, color=colours[name])
+        text.set_annotation_clip(False)
+        last = y
+
+
+def least(table: pd.DataFrame, order: Sequence[str], best: str) -> Figure:
+    """The least growth among the qualities: images (rows) by attacks (columns); a dot an image, a bar the mean. ``best`` stands out."""
+    figure, ax = plt.subplots(figsize=(7.6, 0.9 + 0.55 * len(order)))
+    for row, attack in enumerate(order):
+        colour = ALL if attack == best else ONE
+        ax.plot(table[attack], [row] * len(table), "o", color=colour, alpha=0.45, ms=8)
+        ax.plot(table[attack].mean(), row, "|", color=colour, ms=28, mew=4)
+    ax.axvline(table[best].mean(), color=ALL, lw=1, ls=":")
+    ax.set_yticks(range(len(order)), order, fontsize=13)
+    ax.set_ylim(len(order) - 0.4, -0.6)
+    ax.xaxis.set_major_formatter(lambda v, _: f"×{v:.2f}")
+    ax.tick_params(axis="x", labelsize=12)
+    ax.set_xlabel("growth of the file that grows least", fontsize=13)
+    return figure
+
+
+def weights(table: pd.DataFrame) -> Figure:
+    """A soft minimum's weights: a group of bars for each temperature (rows), a bar for each quality (columns)."""
+    figure, ax = plt.subplots(figsize=(7.6, 3.4))
+    shades = plt.cm.cividis
+    count = len(table.columns)
+    for k, quality in enumerate(table.columns):
+        at = [row + (k - (count - 1) / 2) * 0.8 / count for row in range(len(table))]
+        bars = ax.bar(at, table[quality], width=0.75 / count, color=shades(0.1 + 0.8 * k / max(1, count - 1)))
+        ax.bar_label(bars, [quality] * len(table), fontsize=11, padding=1)
+    ax.set_xticks(range(len(table)), [f"T = {t:g}" for t in table.index], fontsize=13)
+    ax.set_ylabel("weight", fontsize=13)
+    ax.set_ylim(0, 1.12)
+    ax.grid(axis="x", visible=False)
+    return figure
+
+
+def stored(source, attacked, decoded: Mapping[str, object], growth: Mapping[str, float]) -> Figure:
+    """Source and attacked picture [3, H, W], and what each quality decodes from the attacked one; its file's growth above it."""
+    titles = ["source", "attacked", *(f"{q}: file ×{growth[q]:.2f}" for q in decoded)]
+    figure = plotting.picture_grid([[source, attacked, *decoded.values()]], [titles], width=2.3)
+    for ax in figure.axes:
+        ax.title.set_fontsize(12)
+    return figure
