@@ -293,8 +293,9 @@ def test_the_controls_move_in_jupyterlab(lab, tab):
     page.get_by_text("Stopped.").wait_for()
 
 
-def test_the_first_notebook_runs_in_jupyterlab(lab, tab):
+@pytest.mark.parametrize("name", ["00_start_here", "03_fgsm"])
+def test_a_notebook_runs_in_jupyterlab_and_its_slider_moves(lab, tab, name):
     page = tab(1280, 1000)
-    cells = run_all(page, lab, "00_start_here", 400)
-    if any(WIDGET_MIME in o.get("data", {}) and "frames by" in o.data["text/plain"] for c in cells for o in c.outputs):
-        move_slider(page)
+    cells = run_all(page, lab, name, 900)
+    assert any(WIDGET_MIME in o.get("data", {}) and "frames by" in o.data["text/plain"] for c in cells for o in c.outputs)
+    move_slider(page)
