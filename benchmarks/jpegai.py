@@ -3,7 +3,7 @@
 NIC_KODAK_DIR=… NIC_JPEGAI_DIR=… python benchmarks/jpegai.py [--steps 60] [--images 4] [--write]
 
 The attacks at their limit, in the box and in the ball, at 8 and 16 of 255; sign noise as a control. JPEG AI has no rate here (see
-codecs/jpegai.py), so that the picture alone is attacked. --write: data/results/jpegai.csv, which notebook 08 shows.
+codecs/jpegai.py), so that the picture alone is attacked. --write: data/results/08_jpegai.csv, which notebook 08 shows.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
         if a.write:
             keep = ["codec", "codec_label", "image", "attack", "norm", "eps_255", "psnr_clean", "psnr_own", "psnr_source"]
             keep += ["psnr_recon", "psnr_input", "delta_own", "delta_source", "delta_amp", "blow_up"]
-            table[keep].to_csv(data_dir() / "results" / "jpegai.csv", index=False, float_format="%.5g")
+            table[keep].to_csv(data_dir() / "results" / "08_jpegai.csv", index=False, float_format="%.5g")
 
 
 if __name__ == "__main__":

@@ -78,13 +78,13 @@ def layers(per_layer: pd.DataFrame, kinds: pd.Series, controls: Sequence[str], s
     return figure
 
 
-def two_starts(apart: pd.DataFrame) -> Figure:
-    """``apart``: PSNR between the outputs (dB) by case (rows, the mildest first) and start, two columns. Further left: more broken."""
+def beside(apart: pd.DataFrame) -> Figure:
+    """``apart``: PSNR between the outputs (dB) by case (rows, the mildest first) and codec, two or three columns. Left: more broken."""
     figure, ax = plt.subplots(figsize=(7.6, 1.2 + 0.55 * len(apart)))
     for row, values in enumerate(apart.to_numpy()):
-        ax.plot(values, [row] * 2, "-", color="0.7", lw=3, zorder=1)
-    for mark, colour, start in zip("sD", ("#D55E00", "#0072B2"), apart, strict=True):
-        ax.plot(apart[start], range(len(apart)), mark, color=colour, ms=11, label=start)
+        ax.plot([values.min(), values.max()], [row] * 2, "-", color="0.7", lw=3, zorder=1)
+    for mark, colour, codec in zip("sDo", ("#D55E00", "#0072B2", "#009E73"), apart, strict=False):
+        ax.plot(apart[codec], range(len(apart)), mark, color=colour, ms=11, label=codec)
     ax.set_yticks(range(len(apart)), apart.index, fontsize=13)
     ax.set_ylim(len(apart) - 0.5, -0.5)
     ax.set_xlabel("PSNR between the outputs (dB); left: more broken", fontsize=13)
