@@ -31,7 +31,10 @@ def by_quality(table: pd.DataFrame, shown: Mapping[str, int | None]) -> Figure:
     lowest = means.loc[list(shown)].min(axis=1)
     for attack in {lowest.idxmin(), *(a for a, aim in shown.items() if aim is None)}:
         where, colour = (means.loc[attack].idxmin(), lowest[attack]), ALL if shown[attack] is None else ONE
-        ax.annotate(f"×{lowest[attack]:.2f}", where, (12, -16), textcoords="offset points", fontsize=14, color=colour)
+        text = {"xytext": (-12, -4), "textcoords": "offset points", "ha": "right", "fontsize": 14, "color": colour}
+        ax.annotate(f"×{lowest[attack]:.2f}", where, **text)
+    first, last = means.columns[[0, -1]]
+    ax.set_xlim(first - 0.2 * (last - first), last + 0.05 * (last - first))
     _names(
         ax, {a: means.loc[a].iloc[-1] for a in shown}, means.columns[-1], {a: ALL if v is None else ONE for a, v in shown.items()}
     )
@@ -49,7 +52,7 @@ def _names(ax, ends: Mapping[str, float], at: float, colours: Mapping[str, str])
     last, room = None, 0.055 * (ax.get_ylim()[1] - 1)
     for name in sorted(ends, key=ends.get):
         y = ends[name] if last is None else max(ends[name], last + room)
-        text = ax.annotate(name, (at, y), (14, 0), textcoords="offset points", va="center", fontsize=14, color=colours[name])
+        text = ax.annotate(name, (at, y), (26, 0), textcoords="offset points", va="center", fontsize=14, color=colours[name])
         text.set_annotation_clip(False)
         last = y
 
