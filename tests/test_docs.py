@@ -154,3 +154,12 @@ def test_what_the_readme_finds_is_what_the_rows_say():
     gdn = record[(record["quality"] == 6) & ~record["codec"].str.startswith("cheng")]
     assert "every picture of the four GDN codecs at quality 6 ends below 15 dB" in text
     assert gdn["codec"].nunique() == 4 and (gdn["psnr_recon"] < 15).all()
+
+
+def test_the_page_on_the_start_says_what_its_singular_values_are():
+    text = (PROJECT / "docs" / "the-start.md").read_text(encoding="utf-8")
+    rows = pd.read_csv(PROJECT / "data" / "results" / "start_jacobians.csv")
+    first = rows[rows["rank"] == 1].pivot_table("value", "weights", "transform")
+    for weights, name in (("bundled q3", "bundled, quality 3"), ("random-start q3", "random start, quality 3")):
+        values = " | ".join(f"{first.loc[weights, t]:.2f}" for t in ("analysis", "synthesis", "both"))
+        assert f"| {name} | {values} |" in text
