@@ -26,7 +26,7 @@ from nic_helpers.objectives import Rate
 from nic_helpers.settings import PROJECT, data_dir
 from nic_helpers.sweep.dataset import Dataset
 
-ROWS, ALONG, JACOBIANS = (data_dir() / "results" / f"start{name}" for name in (".parquet", "_along.csv", "_jacobians.csv"))
+ROWS, ALONG, JACOBIANS = (data_dir() / "results" / n for n in ("begun/start.parquet", "start_along.csv", "start_jacobians.csv"))
 ARCH, COLOURS = "bmshj2018-hyperprior", {"bundled": "#0072B2", "random-start": "#D55E00", "random-start-2": "#E69F00"}
 CROPS = ("kodim01", "kodim07", "kodim13", "kodim19")
 

@@ -163,3 +163,6 @@ def test_the_page_on_the_start_says_what_its_singular_values_are():
     for weights, name in (("bundled q3", "bundled, quality 3"), ("random-start q3", "random start, quality 3")):
         values = " | ".join(f"{first.loc[weights, t]:.2f}" for t in ("analysis", "synthesis", "both"))
         assert f"| {name} | {values} |" in text
+    along = pd.read_csv(PROJECT / "data" / "results" / "start_along.csv").sort_values("steps")
+    for what in ("psnr", "box: outputs apart (dB)"):
+        assert along[what].is_monotonic_increasing and f"{along[what].iloc[-1]:.1f} |" in text
