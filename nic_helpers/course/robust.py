@@ -304,3 +304,17 @@ def draw_places(means: pd.DataFrame, title: str):
         ax.plot([], [], color=shade(quality, qualities), lw=5, label=f"quality {quality:g}")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncol=3, frameon=False, fontsize=13)
     return figure
+
+
+def draw_beside(apart: pd.DataFrame) -> plt.Figure:
+    """``apart``: PSNR between the outputs (dB) by case (rows, the mildest first) and codec, two or three columns. Left: more broken."""
+    figure, ax = plt.subplots(figsize=(7.6, 1.2 + 0.55 * len(apart)))
+    for row, values in enumerate(apart.to_numpy()):
+        ax.plot([values.min(), values.max()], [row] * 2, "-", color="0.7", lw=3, zorder=1)
+    for mark, colour, codec in zip("sDo", ("#D55E00", "#0072B2", "#009E73"), apart, strict=False):
+        ax.plot(apart[codec], range(len(apart)), mark, color=colour, ms=11, label=codec)
+    ax.set_yticks(range(len(apart)), apart.index, fontsize=13)
+    ax.set_ylim(len(apart) - 0.5, -0.5)
+    ax.set_xlabel("PSNR between the outputs (dB); left: more broken", fontsize=13)
+    ax.legend(fontsize=12, loc="lower right")
+    return figure
