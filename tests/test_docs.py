@@ -154,6 +154,9 @@ def test_what_the_readme_finds_is_what_the_rows_say():
     gdn = record[(record["quality"] == 6) & ~record["codec"].str.startswith("cheng")]
     assert "every picture of the four GDN codecs at quality 6 ends below 15 dB" in text
     assert gdn["codec"].nunique() == 4 and (gdn["psnr_recon"] < 15).all()
+    adam = pd.read_csv(PROJECT / "data" / "results" / "05_optimisers.csv").query("quality == 6 and attack == 'distortion'")
+    lost = adam.groupby("optimiser")["delta_own"].mean()
+    assert f"quality 6 {lost['steepest']:.1f} dB when it climbs along the gradient, and {lost['adam']:.1f} dB" in text
 
 
 def test_the_page_on_the_start_says_what_its_singular_values_are():
