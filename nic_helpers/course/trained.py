@@ -76,10 +76,11 @@ def grids(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     at_3 = available(arch, 3)
     main = [grid({arch: (3,)}, w, every, 8) for w in at_3]
     main += [grid({arch: (3,)}, w, longer, 8, limit=4) for w in at_3]
-    main += [grid({arch: (3,)}, w, every, 16) for w in at_3]
-    for name, qualities in ((arch, (6, 1)), ("cheng2020-anchor", (3,))):
-        trained = tuple(q for q in qualities if q in bundled_qualities(name, "robust"))
-        main += [grid({name: trained}, w, every, level) for level in (8, 16) for w in ("bundled", "robust") if trained]
+    others = ((arch, (6, 1)), ("cheng2020-anchor", (3,)))
+    others = [(n, tuple(q for q in qs if q in bundled_qualities(n, "robust"))) for n, qs in others]
+    for level in (8, 16):
+        main += [grid({arch: (3,)}, w, every, 16) for w in at_3] if level == 16 else []
+        main += [grid({n: qs}, w, every, level) for n, qs in others for w in ("bundled", "robust") if qs]
     return tuple(main)
 
 
