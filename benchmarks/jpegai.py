@@ -59,7 +59,9 @@ def main() -> None:
         if a.write:
             keep = ["codec", "codec_label", "image", "attack", "norm", "eps_255", "psnr_clean", "psnr_own", "psnr_source"]
             keep += ["psnr_recon", "psnr_input", "delta_own", "delta_source", "delta_amp", "blow_up"]
-            table[keep].to_csv(data_dir() / "results" / "08_jpegai.csv", index=False, float_format="%.5g")
+            table[keep].assign(profile="standard").to_csv(
+                data_dir() / "results" / "08_jpegai.csv", index=False, float_format="%.5g"
+            )
 
 
 if __name__ == "__main__":
