@@ -163,7 +163,7 @@ stronger) after so many gradient evaluations of each attack. "Continuation" spen
 {chr(10).join(gains(table))}
 
 So where the last of these is not zero, a stronger attack finds more, and the study's numbers (continuation with 60 steps) are what
-an attacker reaches *at least*. What was not tried: more than one seed here (the study has two), starts other than random ones,
+an attacker reaches *at least*. What was not tried: more than one seed here, starts other than random ones,
 second-order methods, attacks on the latent instead of the picture.
 
 ## Beside an independent review

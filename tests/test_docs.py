@@ -154,6 +154,8 @@ def test_what_the_readme_finds_is_what_the_rows_say():
     gdn = record[(record["quality"] == 6) & ~record["codec"].str.startswith("cheng")]
     assert "every picture of the four GDN codecs at quality 6 ends below 15 dB" in text
     assert gdn["codec"].nunique() == 4 and (gdn["psnr_recon"] < 15).all()
+    full = pd.read_csv(PROJECT / "data" / "results" / "08_jpegai.csv").query("attack == 'continuation, ball' and eps_255 == 8")
+    assert (full[full["codec"] == "jpegai-vm33"]["psnr_recon"] < 15).all() and "So do JPEG AI's transforms" in text
     adam = pd.read_csv(PROJECT / "data" / "results" / "05_optimisers.csv").query("quality == 6 and attack == 'distortion'")
     lost = adam.groupby("optimiser")["delta_own"].mean()
     assert f"quality 6 {lost['steepest']:.1f} dB when it climbs along the gradient, and {lost['adam']:.1f} dB" in text

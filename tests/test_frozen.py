@@ -3,17 +3,24 @@
 import frozen
 import numpy as np
 import pytest
+import torch
 
+from nic_helpers.codecs.base import has_bfloat16
 from nic_helpers.settings import PROJECT
 
 
 @pytest.fixture(scope="module")
 def both():
-    """Every number that is frozen: name -> (stored, of this program)."""
-    found = frozen.numbers()
-    with np.load(PROJECT / "tests" / "data" / "frozen.npz") as stored:
-        assert set(stored) - {"program"} == set(found)
-        return {k: (stored[k], found[k]) for k in found}
+    """Every number that is frozen: name -> (stored, of this program).
+
+    A processor without bfloat16 computes it in other steps, and an attack in it (FTDA) ends elsewhere: what such a one made is frozen
+    beside the rest.
+    """
+    found, folder = frozen.numbers(), PROJECT / "tests" / "data"
+    with np.load(folder / "frozen.npz") as stored, np.load(folder / "frozen_without_bfloat16.npz") as emulated:
+        assert set(stored) - {"program"} == set(found) and set(emulated) < set(found)
+        own = stored if has_bfloat16(torch.device("cpu")) else emulated
+        return {k: (own[k] if k in emulated else stored[k], found[k]) for k in found}
 
 
 def test_outputs_and_bits_are_those_stored(both):
@@ -37,8 +44,7 @@ def test_attacks_find_the_same_images(both):
         if name.endswith("x_adv"):
             assert (stored == found).mean() > 0.9, name
         elif name.endswith("objective"):
-            # processors compute bfloat16 each in other steps, and an attack amplifies a rounding: up to 5 % were seen
-            np.testing.assert_allclose(found, stored, rtol=0.1 if "bfloat16" in name else 0.03, err_msg=name)
+            np.testing.assert_allclose(found, stored, rtol=0.03, err_msg=name)
 
 
 def test_rows_say_the_same(both):

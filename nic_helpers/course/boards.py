@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 import pandas as pd
@@ -40,6 +40,15 @@ def shade(quality: float, qualities: Sequence[float]) -> str:
     """The shade of a quality among all that a picture shows."""
     order = sorted(set(qualities))
     return SHADES[min(2, round(2 * order.index(quality) / max(1, len(order) - 1)))]
+
+
+def spread(values: Mapping[str, float], gap: float) -> dict[str, float]:
+    """Heights for labels, each at its value or so far above the one below that they do not meet."""
+    places: dict[str, float] = {}
+    floor = -float("inf")
+    for label, value in sorted(values.items(), key=lambda pair: pair[1]):
+        places[label] = floor = max(value, floor + gap)
+    return places
 
 
 def board(ax, table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], label: str, room: float = 0.06, **options):

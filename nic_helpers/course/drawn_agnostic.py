@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nic_helpers import plotting
+from nic_helpers.course.boards import spread
 
 ALL, ONE = "#D55E00", "#0072B2"
 
@@ -49,12 +50,9 @@ def by_quality(table: pd.DataFrame, shown: Mapping[str, int | None]) -> Figure:
 
 def _names(ax, ends: Mapping[str, float], at: float, colours: Mapping[str, str]) -> None:
     """Names at the lines' right ends, pushed apart so that none covers another."""
-    last, room = None, 0.055 * (ax.get_ylim()[1] - 1)
-    for name in sorted(ends, key=ends.get):
-        y = ends[name] if last is None else max(ends[name], last + room)
+    for name, y in spread(ends, 0.055 * (ax.get_ylim()[1] - 1)).items():
         text = ax.annotate(name, (at, y), (26, 0), textcoords="offset points", va="center", fontsize=14, color=colours[name])
         text.set_annotation_clip(False)
-        last = y
 
 
 def least(table: pd.DataFrame, order: Sequence[str], best: str) -> Figure:

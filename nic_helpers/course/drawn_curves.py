@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from nic_helpers import plotting
 from nic_helpers.codecs.classical import CLASSICAL
+from nic_helpers.course.boards import spread
 
 LABELS = {"psnr": "PSNR (dB)", "ms_ssim": "MS-SSIM, as −10·log₁₀(1 − MS-SSIM) (dB)"}
 
@@ -36,7 +37,7 @@ def named_curves(curves: Mapping[str, pd.DataFrame], names: Mapping[str, str], q
         if not classical:
             ax.plot(rate[rate <= most], level[rate <= most], ls="", ms=10, **look)
         ends.append((height, end, name, look["color"]))
-    _name(ax, sorted(ends), most)
+    _name(ax, ends, most)
     ax.set_xlabel("bits per pixel (real bytes)", fontsize=15)
     ax.set_ylabel(LABELS[quality], fontsize=15)
     ax.tick_params(labelsize=13)
@@ -46,14 +47,12 @@ def named_curves(curves: Mapping[str, pd.DataFrame], names: Mapping[str, str], q
 
 
 def _name(ax, ends: list[tuple[float, float, str, str]], most: float) -> None:
-    """Names to the right of the ends (height, rate, name, colour; sorted), moved up where they would meet."""
+    """Names to the right of the ends (height, rate, name, colour), moved up where they would meet."""
     low, high = ax.get_ylim()
-    apart, last = 0.058 * (high - low), -np.inf
+    places = spread({name: height for height, _, name, _ in ends}, 0.058 * (high - low))
     for height, end, name, colour in ends:
-        at = max(height, last + apart)
-        ax.plot([end, most * 1.03], [height, at], color=colour, lw=0.8, ls=":")
-        ax.text(most * 1.035, at, name, color=colour, fontsize=15, va="center")
-        last = at
+        ax.plot([end, most * 1.03], [height, places[name]], color=colour, lw=0.8, ls=":")
+        ax.text(most * 1.035, places[name], name, color=colour, fontsize=15, va="center")
 
 
 def savings(table: pd.DataFrame) -> Figure:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from nic_helpers import plotting
 from nic_helpers.codecs.base import Codec
+from nic_helpers.course.boards import spread
 
 DASHES = ("--", "-.", (0, (1, 1)))
 TIMES = ("black", "0.55", "#E69F00", "#CC79A7")
@@ -61,7 +62,7 @@ def drift(
     for label, part in rows.groupby("label", sort=False):
         ends[label] = _line(ax, part, "psnr_source", shown, **look[label] | {"ms": 7, "lw": 2.4}).iloc[-1]
     gap = 0.065 * (max(ends.values()) - min(ends.values()) + 5)
-    places = _spread(ends, gap)
+    places = spread(ends, gap)
     last = rows["generation"].max()
     for label, y in places.items():
         ax.annotate(label, (last, y), (10, 0), textcoords="offset points", fontsize=12, va="center", color=look[label]["color"])
@@ -73,15 +74,6 @@ def drift(
         plotting.picture(place, picture, title)
         place.title.set_fontsize(12)
     return figure
-
-
-def _spread(values: Mapping[str, float], gap: float) -> dict[str, float]:
-    """Heights for labels, each at its value or so far above the one below that they do not meet."""
-    places: dict[str, float] = {}
-    floor = -float("inf")
-    for label, value in sorted(values.items(), key=lambda pair: pair[1]):
-        places[label] = floor = max(value, floor + gap)
-    return places
 
 
 def clean(rows: pd.DataFrame, look: Mapping[str, dict], shown: Sequence[int]) -> Figure:

@@ -76,11 +76,11 @@ def grids(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     at_3 = available(arch, 3)
     main = [grid({arch: (3,)}, w, every, 8) for w in at_3]
     main += [grid({arch: (3,)}, w, longer, 8, limit=4) for w in at_3]
-    others = ((arch, (6, 1)), ("cheng2020-anchor", (3,)))
-    others = [(n, tuple(q for q in qs if q in bundled_qualities(n, "robust"))) for n, qs in others]
-    for level in (8, 16):
-        main += [grid({arch: (3,)}, w, every, 16) for w in at_3] if level == 16 else []
-        main += [grid({n: qs}, w, every, level) for n, qs in others for w in ("bundled", "robust") if qs]
+    others = [
+        (n, tuple(q for q in qs if q in bundled_qualities(n, "robust"))) for n, qs in ((arch, (6, 1)), ("cheng2020-anchor", (3,)))
+    ]
+    more = {level: [grid({n: qs}, w, every, level) for n, qs in others for w in ("bundled", "robust") if qs] for level in (8, 16)}
+    main += more[8] + [grid({arch: (3,)}, w, every, 16) for w in at_3] + more[16]
     return tuple(main)
 
 
