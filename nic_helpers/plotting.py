@@ -63,6 +63,14 @@ def colours(count: int) -> list[str]:
     return [_BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY][:count]
 
 
+def series(names: Sequence[str]) -> list[tuple[str, str, str]]:
+    """(name, marker, colour) for each of at most nine series of a figure; ValueError for more, which nobody could tell apart."""
+    palette = [*colours(6), _BLACK, _GREY, _BROWN]
+    if len(names) > len(palette):
+        raise ValueError(f"a figure has at most {len(palette)} series, got {len(names)}: {', '.join(map(str, names))}")
+    return list(zip(names, "osD^vP*Xh", palette, strict=False))
+
+
 def set_theme() -> None:
     """The look of every figure."""
     sns.set_theme(context="notebook", style="whitegrid", palette=colours(6))
@@ -263,7 +271,7 @@ def attack_plane(table: pd.DataFrame, ax, origin: str | None = "clean image"):
     loss = summarise(table, "delta_own", ["attack"])
     colour = style(table["codec"].iloc[0])["color"]
     ax.plot(1, 0, "+", color="black", ms=12, mew=2, label=origin)
-    for marker, (_, r), (_, d) in zip(markers, rate.iterrows(), loss.iterrows(), strict=False):
+    for marker, (_, r), (_, d) in zip(markers[: len(rate)], rate.iterrows(), loss.iterrows(), strict=True):
         ax.annotate("", (r["mean"], -d["mean"]), (1, 0), arrowprops={"arrowstyle": "-", "color": colour, "alpha": 0.35})
         ax.errorbar(
             r["mean"],

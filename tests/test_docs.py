@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 import torch
 
-from nic_helpers import attacks, load_codec
+from nic_helpers import attacks, load_codec, stats
 from nic_helpers.codecs import ARCHITECTURES
 from nic_helpers.codecs.base import MEMBERS
-from nic_helpers.course import robust
+from nic_helpers.course import robust, trained
 from nic_helpers.images import to_8bit
 from nic_helpers.objectives import Rate
 from nic_helpers.settings import PROJECT
@@ -159,6 +159,18 @@ def test_what_the_readme_finds_is_what_the_rows_say():
     adam = pd.read_csv(PROJECT / "data" / "results" / "05_optimisers.csv").query("quality == 6 and attack == 'distortion'")
     lost = adam.groupby("optimiser")["delta_own"].mean()
     assert f"quality 6 {lost['steepest']:.1f} dB when it climbs along the gradient, and {lost['adam']:.1f} dB" in text
+
+
+def test_what_training_on_without_attacks_did_is_what_the_rows_say():
+    rows = pd.read_parquet(PROJECT / "data" / "results" / "12_trained.parquet")
+    rows = rows[(rows["codec"] == "bmshj2018-hyperprior") & (rows["quality"] == 3) & (rows["eps_255"] == 8)]
+    seen = rows[rows["attack"].isin(trained.SEEN) & ~rows["attack"].str.contains("rate")]
+    worst = seen.groupby(["weights", "image"])["delta_own"].max().unstack(0)
+    lost = stats.bootstrap(worst["trained-on"] - worst["bundled"])
+    beside, before = ((worst[w] - worst["robust"]).mean() for w in ("trained-on", "bundled"))
+    page, readme = ("".join((PROJECT / p).read_text(encoding="utf-8").split()) for p in ("docs/the-start.md", "README.md"))
+    assert f"ownerloses{lost.mean:.2f}dBmore[{lost.low:.2f},{lost.high:.2f}]" in page
+    assert f"weaker,by{lost.mean:.1f}dB" in readme and f"isworth{beside:.1f}dB,not{before:.1f}" in readme
 
 
 def test_the_page_on_the_start_says_what_its_singular_values_are():

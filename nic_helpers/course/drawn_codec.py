@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from nic_helpers import plotting
 from nic_helpers.images import to_uint8
 
 LATENTS, SIDE, GREY = "#0072B2", "#E69F00", "0.25"
@@ -119,7 +120,7 @@ def prices(scales: Sequence[float], most: int = 4) -> Figure:
     """Bits that the whole numbers from −``most`` to ``most`` cost under Gaussians of mean 0 and these scales, each named."""
     figure, ax = plt.subplots(figsize=(7.5, 4))
     values = torch.arange(-most, most + 1, dtype=torch.float64)
-    for scale, colour, marker in zip(scales, (LATENTS, "#009E73", "#D55E00"), "osD", strict=False):
+    for scale, marker, colour in plotting.series(scales):
         normal = torch.distributions.Normal(torch.zeros((), dtype=torch.float64), scale)
         mass = normal.cdf(-values.abs() + 0.5) - normal.cdf(-values.abs() - 0.5)
         bits = -torch.log2(mass)

@@ -17,7 +17,7 @@ def gain_against_seconds(mean: pd.DataFrame) -> Figure:
     ticks = [t for t in (0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if seconds.min() / 2 < t < 2 * seconds.max()]
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.2), sharex=True)
     for ax, picture in zip(axes, ("attacked", "clean"), strict=True):
-        for method, mark, colour in zip(methods, "os^D", plotting.colours(len(methods)), strict=False):
+        for method, mark, colour in plotting.series(methods):
             line = mean.loc[picture].loc[method]
             ax.plot(line["seconds"], line["psnr_own"], mark + "-", color=colour, ms=8, lw=2, label=method)
             for count, point in line.iterrows():

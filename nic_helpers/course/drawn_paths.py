@@ -42,7 +42,8 @@ def paths(at: dict, x: Tensor, ways: Mapping[str, Sequence[Tensor]]) -> Figure:
     figure, ax = plt.subplots(figsize=(6.8, 4.8))
     shown = ax.contourf(at["a"], at["b"], at["apart"].clip(max=45), levels=14, cmap="viridis_r")
     figure.colorbar(shown, ax=ax, label="PSNR between the outputs (dB)")
-    for (name, passed), mark, colour in zip(ways.items(), "DosP", ("white", "#E69F00", "#CC79A7", "#56B4E9"), strict=False):
+    looks = list(zip("DosP", ("white", "#E69F00", "#CC79A7", "#56B4E9"), strict=True))
+    for (name, passed), (mark, colour) in zip(ways.items(), looks[: len(ways)], strict=True):
         xy = np.array([place(at, x, p) for p in passed])
         ax.plot(*xy.T, "-", marker=mark, color=colour, ms=7, lw=2, mec="black", label=name)
     ax.plot(0, 0, "*", color="white", mec="black", ms=18)

@@ -49,7 +49,7 @@ def by_attack(boards: Mapping[str, pd.DataFrame], names: Mapping[str, str], seen
     """``boards``: axis label -> a table of attacks (rows) and weights (columns). Attacks that training saw are marked so."""
     figure, axes = plt.subplots(1, len(boards), figsize=(12, 5.2), sharey=True)
     for ax, (label, table) in zip(axes, boards.items(), strict=True):
-        for mark, colour, w in zip("osD^vP*Xh", plotting.colours(len(table.columns)), table.columns, strict=False):
+        for w, mark, colour in plotting.series(list(table.columns)):
             ax.plot(table[w], range(len(table)), mark, color=colour, label=names[w], ms=9)
         ax.set_xlabel(f"{label}: left is better", fontsize=12)
         ax.set_yticks(range(len(table)), [f"{a}{' (seen)' if seen[a] else ''}" for a in table.index], fontsize=12)
@@ -62,7 +62,7 @@ def with_steps(curve: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """``curve``: PSNR between the outputs (dB) by steps of an attack (rows) and weights (columns); a line each."""
     figure, ax = plt.subplots(figsize=(7.5, 4.4))
     order = [w for w in names if w in curve]
-    for mark, colour, w in zip("osD^vP*Xh", plotting.colours(len(order)), order, strict=False):
+    for w, mark, colour in plotting.series(order):
         ax.plot(curve.index, curve[w], mark + "-", color=colour, label=names[w])
     ax.set(xscale="log", xlabel="steps of PGD in the ball of 8/255", ylabel="PSNR between the outputs (dB)")
     ax.set_xticks(curve.index, [str(n) for n in curve.index])

@@ -311,7 +311,7 @@ def draw_beside(apart: pd.DataFrame) -> plt.Figure:
     figure, ax = plt.subplots(figsize=(7.6, 1.2 + 0.55 * len(apart)))
     for row, values in enumerate(apart.to_numpy()):
         ax.plot([values.min(), values.max()], [row] * 2, "-", color="0.7", lw=3, zorder=1)
-    for mark, colour, codec in zip("sDo", ("#D55E00", "#0072B2", "#009E73"), apart, strict=False):
+    for codec, mark, colour in plotting.series(list(apart)):
         ax.plot(apart[codec], range(len(apart)), mark, color=colour, ms=11, label=codec)
     ax.set_yticks(range(len(apart)), apart.index, fontsize=13)
     ax.set_ylim(len(apart) - 0.5, -0.5)

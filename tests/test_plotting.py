@@ -1,0 +1,32 @@
+"""Figures: no series is left out in silence."""
+
+import matplotlib.pyplot as plt
+import pandas as pd
+import pytest
+
+from nic_helpers import plotting
+from nic_helpers.course import drawn_trained
+
+
+def test_each_of_nine_series_has_a_look_of_its_own():
+    names = [f"codec {k}" for k in range(9)]
+    found = plotting.series(names)
+    assert [name for name, _, _ in found] == names
+    assert len({mark for _, mark, _ in found}) == len({colour for *_, colour in found}) == 9
+
+
+def test_more_series_than_there_are_looks_are_refused_not_dropped():
+    with pytest.raises(ValueError, match="at most 9"):
+        plotting.series(range(10))
+
+
+def test_the_figure_of_trained_codecs_has_a_mark_for_every_set_of_weights():
+    weights = {f"w{k}": f"trained so {k}" for k in range(9)}
+    table = pd.DataFrame({w: [float(k), k + 1.0] for k, w in enumerate(weights)}, index=["APGD", "Square"])
+    figure = drawn_trained.by_attack({"loss": table, "file": table}, weights, {"APGD": False, "Square": False})
+    for ax in figure.axes:
+        assert [line.get_label() for line in ax.lines] == list(weights.values())
+    plt.close(figure)
+    figure = drawn_trained.with_steps(table.set_axis([1, 10]), weights)
+    assert [line.get_label() for line in figure.axes[0].lines] == list(weights.values())
+    plt.close(figure)
