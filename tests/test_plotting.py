@@ -30,3 +30,18 @@ def test_the_figure_of_trained_codecs_has_a_mark_for_every_set_of_weights():
     figure = drawn_trained.with_steps(table.set_axis([1, 10]), weights)
     assert [line.get_label() for line in figure.axes[0].lines] == list(weights.values())
     plt.close(figure)
+
+
+def test_a_codec_that_has_not_met_every_attack_is_not_compared():
+    rows = pd.DataFrame(
+        [
+            {"codec": codec, "quality": 3, "image": "a", "weights": w, "attack": attack, "delta_own": loss, "bpp_ratio": 2.0}
+            for codec, weights in (("whole", ("bundled", "robust")), ("half", ("bundled",)))
+            for w in weights
+            for attack, loss in (("APGD", 1.0), ("PGD rate", 0.5))
+        ]
+        + [{"codec": "half", "quality": 3, "image": "a", "weights": "robust", "attack": "APGD", "delta_own": 1.0, "bpp_ratio": 2.0}]
+    )
+    found = drawn_trained.losses(rows, ["APGD"], ["PGD rate"])
+    assert found.index.tolist() == [("whole q3", "a")]
+    assert found[drawn_trained.LOSS, "robust"].item() == 1.0

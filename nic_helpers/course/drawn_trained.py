@@ -9,8 +9,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from nic_helpers import plotting
+from nic_helpers.course.boards import short
 
 CLEAN, ATTACKED = "#0072B2", "#D55E00"
+LOSS, GROWTH = "loss of the owner (dB)", "file, attacked / clean"
 
 
 def worst(rows: pd.DataFrame, picture: list[str], file: list[str]) -> pd.DataFrame:
@@ -41,6 +43,40 @@ def before_after(table: pd.DataFrame, names: Mapping[str, str]) -> Figure:
         ax.margins(x=0.12)
         ax.set_ylim(len(shown) - 0.5, -0.7)
     axes[0].set_yticks(range(len(shown)), [names[w] for w in shown.index], fontsize=12)
+    axes[1].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=11, frameon=False)
+    return figure
+
+
+def losses(rows: pd.DataFrame, picture: list[str], file: list[str]) -> pd.DataFrame:
+    """What each codec loses before and after training under attack: a row a codec and image, under the attack that does most to it.
+
+    ``rows``: of one ε, with the weights "bundled" and "robust"; a codec that has not met every attack with both of them is left
+    out. Columns: (owner's loss in dB, "bundled"), …, (file, attacked / clean, "robust").
+    """
+    by = ["codec", "quality", "image", "weights"]
+    rows = rows[rows["attack"].isin({*picture, *file})]
+    met = rows.groupby(by)["attack"].transform("nunique")
+    rows = rows[met == len({*picture, *file})]
+    own = rows[rows["attack"].isin(picture)].groupby(by)["delta_own"].max().unstack()
+    grown = rows[rows["attack"].isin(file)].groupby(by)["bpp_ratio"].max().unstack()
+    found = pd.concat({LOSS: own, GROWTH: grown}, axis=1).dropna().reset_index()
+    label = [short(c, q) for c, q in zip(found.pop("codec"), found.pop("quality"), strict=True)]
+    return found.assign(label=label).set_index(["label", "image"])
+
+
+def spared(found: pd.DataFrame) -> Figure:
+    """``found`` as :func:`losses` makes it: a line a codec, from what it lost before to what it loses after."""
+    means = found.groupby("label", sort=False).mean()
+    figure, axes = plt.subplots(1, 2, figsize=(9.6, 1 + 0.6 * len(means)), sharey=True)
+    for ax, what in zip(axes, (LOSS, GROWTH), strict=True):
+        for row, (before, after) in enumerate(zip(means[what]["bundled"], means[what]["robust"], strict=True)):
+            ax.annotate("", (after, row), (before, row), arrowprops={"arrowstyle": "-|>", "color": "0.55", "lw": 2})
+            ax.plot(before, row, "D", color=ATTACKED, ms=9, label="as it was" if row == 0 else None)
+            ax.plot(after, row, "o", color=CLEAN, ms=9, label="trained under attack" if row == 0 else None)
+        ax.set_xlabel(what, fontsize=12)
+        ax.margins(x=0.12)
+        ax.set_ylim(len(means) - 0.5, -0.7)
+    axes[0].set_yticks(range(len(means)), means.index, fontsize=12)
     axes[1].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=11, frameon=False)
     return figure
 

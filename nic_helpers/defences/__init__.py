@@ -12,7 +12,7 @@ attacked image is another one, and the sender draws anew for it. An evaluation w
 
 from nic_helpers.defences.base import Defence, Defended, EveryWay, OneWay
 from nic_helpers.defences.ensemble import SelfEnsemble, TwoWay
-from nic_helpers.defences.online import OnlineUpdate, Refine
+from nic_helpers.defences.online import OnlineUpdate, Refine, Unrolled
 from nic_helpers.defences.preprocess import BitDepth, JPEGPass, Resize
 from nic_helpers.defences.purifier import Purifier
 from nic_helpers.defences.reversible import ColourOrder, Flip, RandomEnsemble, Roll, Rotate
@@ -39,5 +39,6 @@ __all__ = [
     "SafeZone",
     "SelfEnsemble",
     "TwoWay",
+    "Unrolled",
     "VerifyOrFallBack",
 ]

@@ -82,6 +82,25 @@ def test_the_sender_s_choice_costs_no_more_than_the_plain_way(x):
     assert (cost(cheaper) <= cost(naked) + 1e-5).all()
 
 
+def test_an_attacker_may_take_the_derivative_of_the_refinement_too():
+    """Its outputs are the refinement's; its gradient is another one than that which passes the steps by; attacks climb along it."""
+    q6, how = load_codec("bmshj2018-hyperprior", 6), defences.Refine(steps=1)
+    x = load_images("bundled")[0][None, :, :64, :64]
+    refined, seen = how(q6), defences.Unrolled(how)(q6)
+    slopes = []
+    for codec in (refined, seen):
+        v = x.clone().requires_grad_(True)
+        out = codec(v, "identity", rate=False).x_hat
+        slopes.append(torch.autograd.grad((out - x).square().sum(), v)[0])
+    assert torch.equal(refined.reconstruct(x), seen.reconstruct(x))
+    assert slopes[1].isfinite().all() and not torch.allclose(slopes[0], slopes[1], rtol=0.1)
+    found = attacks.PGD(8 / 255, steps=3)(seen, x)
+    assert found.linf.max() <= 8 / 255 + 1e-6
+    clean = refined.reconstruct(x)
+    noise = attacks.RandomNoise(8 / 255, kind="sign")(refined, x).x_adv
+    assert psnr(clean, refined.reconstruct(found.x_adv)) < psnr(clean, refined.reconstruct(noise))
+
+
 def test_refinement_lowers_the_error_and_updating_the_loss(q6, x):
     attacked = attacks.PGD(16 / 255, steps=10)(q6, x).x_adv
     gained = psnr(attacked, defences.Refine()(q6).reconstruct(attacked)) - psnr(attacked, q6.reconstruct(attacked))
