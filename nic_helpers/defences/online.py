@@ -65,8 +65,8 @@ class Refine(Online):
 
 @dataclass(frozen=True)
 class Unrolled(Defence):
-    """What an attacker sees who takes the derivative of a refinement's steps, too, instead of passing them by: a gradient through it is
-    three to four times the work. ``how``: the refinement, whose outputs it has.
+    """What an attacker sees who takes the derivative of a refinement's steps, too, instead of passing them by. That derivative is a
+    second one, so a gradient takes longer. ``how``: the refinement, whose outputs it has.
 
     A step goes along a sign, which has no slope. Backward it is the hyperbolic tangent of the error's slope over its mean size, and
     the slope's own derivative is taken. Which of its steps an image kept is not looked at: the last counts.
