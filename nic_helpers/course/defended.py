@@ -74,7 +74,8 @@ def targets(picture: int, file: int) -> dict[str, Target]:
 
 def grids(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     """Each defence against each attacker: one who attacks the bare codec, one who attacks through the defence and knows its draw, and of
-    the random ones one who doesn't. The most telling budgets first."""
+    the random ones one who doesn't. The most telling budgets first. Standard: eight pictures at 16/255, where pictures break, and four
+    of them at 8 and at 4."""
     quick = profile == "quick"
     full = profile == "full"
     common = {"codecs": {"bmshj2018-hyperprior": (6, 3) if full else (6,)}, "seeds": seeds, "shard": 4}
@@ -109,7 +110,13 @@ def grids(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
 
     wanted = [(aim, level) for level in levels for aim in ("picture", "file")]
     wanted[2:2] = [("picture, ball", 16)] * (not quick)
-    every = ((aim, *who, level, part) for part in parts for aim, level in wanted for who in ATTACKERS)
+    every = (
+        (aim, *who, level, part)
+        for part in parts
+        for aim, level in wanted
+        if full or level == 16 or part is parts[0]
+        for who in ATTACKERS
+    )
     return tuple(grid(*which) for which in every if facing(*which[1:3]))
 
 
@@ -177,3 +184,16 @@ def gains(found: Mapping[str, pd.DataFrame]) -> dict[str, dict[str, stats.Interv
         who: {n: stats.bootstrap((t[n] - bare).dropna()) for n in t.columns.drop("none", errors="ignore")}
         for who, t in found.items()
     }
+
+
+def worth(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """What defences gain on the picture against the adaptive attack wherever it was made: a row a defence, a column a bound ("box of
+    4/255", …, "ball of 16/255"), :class:`~nic_helpers.stats.Interval` over the images; a row "none": PSNR between the outputs (dB)."""
+    found = {}
+    for bound, aim in (("box", "picture"), ("ball", "picture, ball")):
+        for level in sorted(rows.loc[rows["attack"] == f"{aim}, adaptive", "eps_255"].unique()):
+            apart = damage(rows, aim, level, "psnr_recon")
+            won = gains(apart)["adaptive"]
+            column = {"none": stats.bootstrap(apart["adaptive"]["none"])} | {n: won[n] for n in names}
+            found[f"{bound} of {level:g}/255"] = column
+    return pd.DataFrame(found)

@@ -80,6 +80,54 @@ def _label(ax, names: Sequence[str], at: pd.Series, area: float, high: float) ->
     ax.annotate("\n".join(names), place, offset, textcoords="offset points", ha=ha, va=va, fontsize=11, linespacing=1.05)
 
 
+def against_time(gain: pd.Series, milliseconds: pd.Series, bare: float) -> Figure:
+    """``gain``: of each defence against the adaptive attack (dB); ``milliseconds``: of its encoder, on the same names; ``bare``: of the
+    encoder without a defence."""
+    figure, ax = plt.subplots(figsize=(9, 5))
+    ax.axhline(0, color="0.2", lw=1.2)
+    ax.axvline(bare, color="0.5", ls="--", lw=1.2)
+    ax.plot(milliseconds, gain[milliseconds.index], "o", color=STATIC, ms=9)
+    points = pd.DataFrame({"static": 6 * milliseconds.map(log2), "adaptive": gain[milliseconds.index]})
+    for names in _heaps(points, across=4.0, up=0.55):
+        at = milliseconds[names].max(), gain[names].mean()
+        few = names[::-1] if len(names) < 4 else [f"{len(names)} others"]
+        low = gain[names].mean() < 0.3  # on the line of no gain
+        ax.annotate("\n".join(few), at, (8, -11 if low else 0), textcoords="offset points", va="center", fontsize=11)
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:.0f}")
+    ax.set_xlim(right=milliseconds.max() * 2.2)
+    ax.text(bare, gain.max() + 0.6, "  no defence", fontsize=11, color="0.3", va="bottom")
+    ax.set(ylim=(min(gain.min(), 0) - 1, gain.max() + 2))
+    ax.set_xlabel("the encoder's time for a crop (ms)", fontsize=13)
+    ax.set_ylabel("gain against the adaptive attack (dB)", fontsize=13)
+    return figure
+
+
+def by_bound(won: pd.DataFrame) -> Figure:
+    """``won`` as :func:`defended.worth` makes it: a group of bars a bound, a bar a defence with its interval, and above it how far the
+    outputs are apart without a defence."""
+    names = won.index.drop("none")
+    figure, ax = plt.subplots(figsize=(10, 4.8))
+    width = 0.8 / len(names)
+    for k, (name, _, colour) in enumerate(plotting.series(names)):
+        means = won.loc[name].map(lambda i: i.mean)
+        reach = [means - won.loc[name].map(lambda i: i.low), won.loc[name].map(lambda i: i.high) - means]
+        ax.bar(
+            [g + (k - (len(names) - 1) / 2) * width for g in range(won.shape[1])],
+            means,
+            width,
+            yerr=reach,
+            color=colour,
+            label=name,
+        )
+    ax.axhline(0, color="0.2", lw=1.2)
+    labels = [f"{bound}\nwithout a defence:\n{won.loc['none', bound].mean:.1f} dB apart" for bound in won.columns]
+    ax.set_xticks(range(won.shape[1]), labels, fontsize=11)
+    ax.set_ylabel("gain left against the\nadaptive attack (dB)", fontsize=12)
+    ax.legend(fontsize=11, loc="upper left")
+    return figure
+
+
 def by_image(apart: pd.DataFrame) -> Figure:
     """``apart``: images × defences, ``none`` among them, PSNR between the outputs (dB) under the adaptive attack; best mean on top."""
     order = apart.mean().sort_values(ascending=False).index

@@ -22,9 +22,15 @@ def _check(what: str, value: float, steps: int) -> None:
 
 
 class Online(Defence):
-    """The base of those. A gradient passes the sender's steps as if they did nothing: their own derivatives are second ones."""
+    """The base of those. A gradient passes the sender's steps as if they did nothing: their own derivatives are second ones, which
+    :class:`Unrolled` takes."""
 
     differentiable: ClassVar[bool] = False
+
+    def unrolled(self, x: Tensor, codec: Codec) -> Tensor:
+        """The sender's steps from x [B, 3, H, W], which asks for a gradient, with the derivative of each; nothing is rounded, and the
+        last step counts, whichever an image would keep."""
+        raise NotImplementedError
 
     def __call__(self, codec: Codec):
         """The codec behind this defence; TypeError for one without a gradient."""
@@ -62,31 +68,15 @@ class Refine(Online):
                     u = to_8bit((u - self.alpha * slope.sign()).clamp(0, 1))
         return best
 
-
-@dataclass(frozen=True)
-class Unrolled(Defence):
-    """What an attacker sees who takes the derivative of a refinement's steps, too, instead of passing them by. That derivative is a
-    second one, so a gradient takes longer. ``how``: the refinement, whose outputs it has.
-
-    A step goes along a sign, which has no slope. Backward it is the hyperbolic tangent of the error's slope over its mean size, and
-    the slope's own derivative is taken. Which of its steps an image kept is not looked at: the last counts.
-    """
-
-    how: Refine
-
-    def sender(self, x: Tensor, k: int, codec: Codec) -> Tensor:
-        """The refined picture, with a gradient if x asks for one."""
-        sent = self.how.sender(x, k, codec)
-        if not (torch.is_grad_enabled() and x.requires_grad):
-            return sent
-        u = x
-        for _ in range(self.how.steps):
+    def unrolled(self, x: Tensor, codec: Codec) -> Tensor:
+        """A step goes along a sign, which has no slope: backward it is the hyperbolic tangent of the error's slope over its mean size."""
+        u = x.clone()  # apart from x, which is the target: its slope is none of the steps'
+        for _ in range(self.steps):
             error = (codec(u, "identity", rate=False).x_hat - x).square().sum()
             (slope,) = torch.autograd.grad(error, u, create_graph=True)
-            size = slope.detach().abs().mean((1, 2, 3), keepdim=True).clamp(min=torch.finfo(slope.dtype).tiny)
-            soft = torch.tanh(slope / size)
-            u = (u - self.how.alpha * (soft + (slope.sign() - soft).detach())).clamp(0, 1)
-        return u + (sent - u).detach()
+            soft = torch.tanh(slope / _size(slope))
+            u = (u - self.alpha * (soft + (slope.sign() - soft).detach())).clamp(0, 1)
+        return u
 
 
 @dataclass(frozen=True)
@@ -108,22 +98,63 @@ class OnlineUpdate(Online):
 
     def sender(self, x: Tensor, k: int, codec: Codec) -> Tensor:
         """The updated picture, 8-bit."""
-
-        def loss(u: Tensor, surrogate: str | None) -> Tensor:
-            out = codec(u, surrogate)
-            return out.bpp + codec.lmbda * 255**2 * (out.x_hat - target).square().mean((1, 2, 3))
-
         with gradients_possible(), torch.enable_grad():
             target = x.detach().clone()
             u = target.clone().requires_grad_(True)
             adam = torch.optim.Adam([u], lr=self.lr)
-            best, least = target, loss(target, None).detach()
+            best, least = target, _cost(codec, target, target, None).detach()
             for _ in range(self.steps):
                 # the unrounded codec's gradient: 20 steps take 3 to 9 % off the hyperprior's loss with it, 0 to 2 % straight through
-                (u.grad,) = torch.autograd.grad(loss(u.clamp(0, 1), "identity").sum(), u)
+                (u.grad,) = torch.autograd.grad(_cost(codec, u.clamp(0, 1), target, "identity").sum(), u)
                 adam.step()
                 whole = to_8bit(u.detach().clamp(0, 1))  # what would be sent
-                value = loss(whole, None).detach()
+                value = _cost(codec, whole, target, None).detach()
                 best = torch.where((value < least)[:, None, None, None], whole, best)
                 least = torch.minimum(least, value)
         return best
+
+    def unrolled(self, x: Tensor, codec: Codec) -> Tensor:
+        """Adam's steps. What it divides by is taken as constant backward, and as no less than the slope's mean size: its first step goes
+        along a sign, which has no slope."""
+        u, (b1, b2) = x.clone(), (0.9, 0.999)  # as above
+        mean, square = torch.zeros_like(x), torch.zeros_like(x)
+        for k in range(1, self.steps + 1):
+            (slope,) = torch.autograd.grad(_cost(codec, u, x, "identity").sum(), u, create_graph=True)
+            mean = b1 * mean + (1 - b1) * slope
+            square = b2 * square + (1 - b2) * slope.detach().square()
+            step, by = mean / (1 - b1**k), (square / (1 - b2**k)).sqrt()
+            soft = step / torch.maximum(by, _size(slope))
+            u = (u - self.lr * (soft + (step / (by + 1e-8) - soft).detach())).clamp(0, 1)
+        return u
+
+
+@dataclass(frozen=True)
+class Unrolled(Defence):
+    """What an attacker sees who takes the derivative of the sender's own steps, too, instead of passing them by. That derivative is a
+    second one, so a gradient takes longer. ``how``: the defence, whose outputs it has; how it goes backward: its ``unrolled``."""
+
+    how: Online
+
+    def __call__(self, codec: Codec):
+        """The codec as that attacker sees it; refuses what ``how`` does."""
+        self.how(codec)
+        return super().__call__(codec)
+
+    def sender(self, x: Tensor, k: int, codec: Codec) -> Tensor:
+        """What that sender sends, with a gradient if x asks for one."""
+        sent = self.how.sender(x, k, codec)
+        if not (torch.is_grad_enabled() and x.requires_grad):
+            return sent
+        u = self.how.unrolled(x, codec)
+        return u + (sent - u).detach()
+
+
+def _cost(codec: Codec, u: Tensor, x: Tensor, surrogate: str | None) -> Tensor:
+    """R(u) + λ·255²·MSE(C(u), x) of each image."""
+    out = codec(u, surrogate)
+    return out.bpp + codec.lmbda * 255**2 * (out.x_hat - x).square().mean((1, 2, 3))
+
+
+def _size(slope: Tensor) -> Tensor:
+    """The mean size of each image's slope, a constant to gradients."""
+    return slope.detach().abs().mean((1, 2, 3), keepdim=True).clamp(min=torch.finfo(slope.dtype).tiny)

@@ -7,7 +7,7 @@ import torch
 from conftest import untrained
 
 from nic_helpers import attacks, defences, load_codec, load_images
-from nic_helpers.codecs.base import real_bpp
+from nic_helpers.codecs.base import CodecOutput, real_bpp
 from nic_helpers.codecs.bitstream import BitstreamError
 from nic_helpers.defences import purifier
 from nic_helpers.defences.base import pack
@@ -82,23 +82,52 @@ def test_the_sender_s_choice_costs_no_more_than_the_plain_way(x):
     assert (cost(cheaper) <= cost(naked) + 1e-5).all()
 
 
-def test_an_attacker_may_take_the_derivative_of_the_refinement_too():
-    """Its outputs are the refinement's; its gradient is another one than that which passes the steps by; attacks climb along it."""
-    q6, how = load_codec("bmshj2018-hyperprior", 6), defences.Refine(steps=1)
+@pytest.mark.parametrize("how", [defences.Refine(steps=1), defences.OnlineUpdate(steps=2)], ids=lambda how: type(how).__name__)
+def test_an_attacker_may_take_the_derivative_of_the_sender_s_steps_too(how, q6):
+    """Its outputs are the defence's; its gradient is another one than that which passes the steps by; attacks climb along it."""
     x = load_images("bundled")[0][None, :, :64, :64]
-    refined, seen = how(q6), defences.Unrolled(how)(q6)
+    plain, seen = how(q6), defences.Unrolled(how)(q6)
     slopes = []
-    for codec in (refined, seen):
+    for codec in (plain, seen):
         v = x.clone().requires_grad_(True)
         out = codec(v, "identity", rate=False).x_hat
         slopes.append(torch.autograd.grad((out - x).square().sum(), v)[0])
-    assert torch.equal(refined.reconstruct(x), seen.reconstruct(x))
+    assert torch.equal(plain.reconstruct(x), seen.reconstruct(x))
     assert slopes[1].isfinite().all() and not torch.allclose(slopes[0], slopes[1], rtol=0.1)
     found = attacks.PGD(8 / 255, steps=3)(seen, x)
     assert found.linf.max() <= 8 / 255 + 1e-6
-    clean = refined.reconstruct(x)
-    noise = attacks.RandomNoise(8 / 255, kind="sign")(refined, x).x_adv
-    assert psnr(clean, refined.reconstruct(found.x_adv)) < psnr(clean, refined.reconstruct(noise))
+    clean = plain.reconstruct(x)
+    noise = attacks.RandomNoise(8 / 255, kind="sign")(plain, x).x_adv
+    assert psnr(clean, plain.reconstruct(found.x_adv)) < psnr(clean, plain.reconstruct(noise))
+
+
+class Scaled:
+    """A codec of one number: C(u) = a·u, R(u) = b·u² a pixel. What the steps do to it can be written down."""
+
+    a, b, lmbda = 0.5, 0.2, 1 / 255**2
+
+    def __call__(self, u, surrogate, rate=True):
+        return CodecOutput(self.a * u, {"y": self.b * u.square().sum((1, 2, 3))}, u[0].numel())
+
+
+@pytest.mark.parametrize("how", [defences.Refine(steps=1, alpha=0.03), defences.OnlineUpdate(steps=1, lr=0.03)])
+def test_the_derivative_of_a_step_is_the_one_that_can_be_written_down(how):
+    """One step from u = x, and its derivative by x, which moves with the start and with the target, both."""
+    codec, x = Scaled(), torch.linspace(0.3, 0.7, 48).reshape(1, 3, 4, 4).requires_grad_(True)
+    pixels = x.numel()
+    own, target = (2 * codec.a**2, -2 * codec.a)  # of the slope of (a·u − x)², by u and by x
+    if isinstance(how, defences.OnlineUpdate):
+        own, target = ((own + 2 * codec.b) / pixels, target / pixels)
+    slope = (own + target) * x.detach()
+    size = slope.abs().mean()
+    if isinstance(how, defences.Refine):
+        by, rate = (1 - torch.tanh(slope / size) ** 2) / size, how.alpha
+    else:
+        by, rate = 1 / torch.maximum(slope.abs(), size), how.lr
+    u = how.unrolled(x, codec)
+    (found,) = torch.autograd.grad(u.sum(), x)
+    assert torch.allclose(u, x - rate * slope.sign(), atol=1e-5)
+    assert torch.allclose(found, 1 - rate * by * (own + target), rtol=1e-4)
 
 
 def test_refinement_lowers_the_error_and_updating_the_loss(q6, x):
