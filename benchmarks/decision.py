@@ -43,6 +43,7 @@ def sentences() -> list[str]:
         f"**A defence is worth what is left of it when it is known.** Of {len(before)} defences {len(helped)} surely gain more than a "
         f"decibel against an attack that was made before they were there, {len(held)} against one that goes through them"
         + (f": {', '.join(f'{n} ({after[n]} dB)' for n in held)}." if held else "."),
+        elsewhere(rows, held),
         f"**Checks hold.** `VerifyOrFallBack` sent nothing below {verify['psnr_own'].min():.1f} dB to its input in "
         f"{len(verify)} attacked pictures (the floor is 28), and `RateCap` nothing above {cap['bpp_attacked'].max():.2f} bits a pixel "
         "(the cap is 2.5). But who aims at the check makes it fall back, and the file grow up to "
@@ -51,6 +52,20 @@ def sentences() -> list[str]:
         f"all codecs, {largest['codec']}, writes {largest['bytes_per_pixel']:.2f} bytes a pixel.",
     ]
     return [*said, trained()]
+
+
+def elsewhere(rows: pd.DataFrame, held: list[str]) -> str:
+    """The sentence on other budgets and the other bound."""
+    won = defended.worth(rows, held)
+    at_4 = [n for n in held if won.loc[n, "box of 4/255"].low > SURELY / 2]
+    ball = won[f"ball of {LEVEL}/255"]
+    best = sorted(held, key=lambda n: -ball[n].mean)[:2]
+    few = f"{len(at_4)} of these surely gain" if at_4 else "not one of these surely gains"
+    return (
+        f"**And worth it only where something breaks.** In the box of 4/255, where the outputs are {won.loc['none', 'box of 4/255']} dB "
+        f"apart without a defence, {few} half a decibel. In the ball of {LEVEL}/255 ({ball['none']} dB) most is left of "
+        f"{' and '.join(f'{n} ({ball[n]} dB)' for n in best)}; of refine {ball['refine']} dB."
+    )
 
 
 def trained() -> str:

@@ -16,9 +16,16 @@ from nic_helpers.training.start import INITIALISE
 OURS = ("bundled", *COLLECTIONS)  # starts that are weights of this repository
 
 
+def is_ours(start: str) -> bool:
+    """Whether a run begins from weights of this repository: "SET", of its own architecture, or "SET/ARCHITECTURE"."""
+    collection, _, arch = start.partition("/")
+    return collection in OURS and (arch in ARCHITECTURES or not arch)
+
+
 def file_of(start: str, arch: str, quality: int) -> Path:
-    """The state or the weights that a run of a codec begins from: its ``start`` is a path, or one of this repository's sets."""
-    return bundled_path(arch, quality, start) if start in OURS else Path(start)
+    """The state or the weights that a run of a codec begins from: its ``start`` is a path, or :func:`is_ours`."""
+    collection, _, other = start.partition("/")
+    return bundled_path(other or arch, quality, collection) if is_ours(start) else Path(start)
 
 
 def read_run(path: Path) -> tuple[str, nn.Module, float]:
@@ -71,7 +78,7 @@ def _stages(state_path: Path) -> list[dict]:
     state = torch.load(state_path, map_location="cpu", weights_only=True)
     settings = json.loads(state["settings"])
     start = settings["start"] or "pca"
-    from_ours = start in OURS
+    from_ours = is_ours(start)
     file = file_of(start, settings["arch"], settings["quality"])
     earlier = _stages(file) if file.is_file() else []
     stage = {

@@ -23,8 +23,8 @@ import torch
 
 from nic_helpers.codecs.checkpoints import read_weights
 from nic_helpers.codecs.registry import ARCHITECTURES
-from nic_helpers.codecs.weights import bundle, bundled_path, check_origin, first_start
-from nic_helpers.training.export import OURS
+from nic_helpers.codecs.weights import bundle, check_origin, first_start
+from nic_helpers.training.export import file_of, is_ours
 from nic_helpers.training.losses import train_step
 from nic_helpers.training.settings import Settings, as_options, names
 from nic_helpers.training.start import INITIALISE
@@ -62,7 +62,8 @@ def read_recipe(path: Path, out: Path) -> list[Run]:
     ``include`` names recipes beside it: of their runs come those, unbundled, that the recipe's own begin from.
 
     Raises ValueError, naming the run, for an unknown key or setting, a name given twice, or a start that is neither
-    "pca", "random", "default", a set of this repository's weights nor a run further up.
+    "pca", "random", "default", a set of this repository's weights ("bundled", or "bundled/mbt2018" of another architecture) nor a run
+    further up.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -81,7 +82,7 @@ def read_recipe(path: Path, out: Path) -> list[Run]:
         if name in {r.name for r in runs}:
             raise ValueError(f"{path} has two runs named {name}")
         start = entry.get("start", "pca")
-        after = None if start in INITIALISE or start in OURS else start
+        after = None if start in INITIALISE or is_ours(start) else start
         if after and after not in {r.name for r in runs}:
             raise ValueError(f"{path}, run {name} begins from {after!r}: no run of that name comes before it")
         given = {k: v for k, v in entry.items() if k in _SETTINGS}
@@ -108,7 +109,7 @@ def _check_origin(path: Path, runs: list[Run]) -> None:
         origin = next(r for r in chain if r.name == origin.after)
     s = origin.settings
     try:
-        began = first_start(read_weights(bundled_path(s.arch, s.quality, s.start))) if s.start in OURS else s.start
+        began = first_start(read_weights(file_of(s.start, s.arch, s.quality))) if is_ours(s.start) else s.start
         check_origin(last.bundle, began)
     except ValueError as error:
         raise ValueError(f"{path}, run {last.name}: {error} ({origin.name})") from None

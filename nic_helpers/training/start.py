@@ -75,8 +75,8 @@ def _set_subpel(conv: nn.Conv2d, parts: Tensor, mean: Tensor, gain: float = 1.0)
     conv.bias.data[: 4 * active] = mean.reshape(-1)
 
 
-def close_gate(block: AttentionBlock) -> None:
-    """An attention block that starts all but closed, and can still open: sigmoid(−4) = 0.02."""
+def close_gate(block: nn.Module) -> None:
+    """Cheng2020's attention block, or WACNN's, that starts all but closed, and can still open: sigmoid(−4) = 0.02."""
     shrink(block.conv_b[-1], 0.1)
     block.conv_b[-1].bias.data.fill_(-4.0)
 
@@ -265,6 +265,15 @@ def _right_size(arch, model: nn.Module, x: Tensor, spread: float) -> None:
     for p in model.get_submodule(arch.latent_gain).parameters():
         p.mul_(factor)
     y = model.g_a(x)
+    expect_latents(model, y)
+    last = [layer for layer in model.g_s.modules() if isinstance(layer, CONVOLUTIONS)][-1]
+    last.weight.mul_(x.std() / model.g_s(y).std())
+    last.bias.zero_().add_(x.mean())
+
+
+def expect_latents(model: nn.Module, y: Tensor) -> None:
+    """A channel-wise entropy model's own random weights, with outputs for such latents: side information varies by 2, and each channel
+    is expected at its mean and spread."""
     model.h_a[-1].bias.zero_()
     model.h_a[-1].weight.mul_(2.0 / model.h_a(y).std((0, 2, 3)).mean())
     for mean, scale, part in zip(
@@ -272,9 +281,6 @@ def _right_size(arch, model: nn.Module, x: Tensor, spread: float) -> None:
     ):
         mean[-1].bias.copy_(part.mean((0, 2, 3)))
         scale[-1].bias.copy_(part.std((0, 2, 3)))
-    last = [layer for layer in model.g_s.modules() if isinstance(layer, CONVOLUTIONS)][-1]
-    last.weight.mul_(x.std() / model.g_s(y).std())
-    last.bias.zero_().add_(x.mean())
 
 
 @torch.no_grad()

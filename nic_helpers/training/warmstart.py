@@ -13,10 +13,20 @@ from compressai.layers import AttentionBlock, ResidualBlockUpsample
 from torch import Tensor, nn
 
 from nic_helpers.codecs.kamisli2024 import gain
+from nic_helpers.codecs.zou2022 import Gate, Wacnn
 from nic_helpers.training.kinds import Kind, context, has_other_transforms, means, quality_of, residual, side_information
 from nic_helpers.training.narrow import largest, narrow, widths_of
-from nic_helpers.training.start import CONVOLUTIONS, close_gate, neutral_variable_rate, shrink, start_entropy_model
+from nic_helpers.training.start import (
+    CONVOLUTIONS,
+    close_gate,
+    expect_latents,
+    neutral_variable_rate,
+    shrink,
+    start_entropy_model,
+)
 from nic_helpers.training.widen import widen
+
+GATES = (AttentionBlock, Gate)
 
 
 @torch.no_grad()
@@ -26,9 +36,12 @@ def begin_from(arch: Kind, model: nn.Module, lmbda: float, start: Kind, old: nn.
     What fits is taken over: the transforms always (narrowed where ``model`` is), the entropy model where both have the
     same; Cheng2020's attention blocks start all but closed; mbt2018's context model starts by passing the hyperprior's
     parameters of mbt2018-mean through. The rest starts as in :func:`pca_initialise`, from the latents that the
-    transforms now give on the images x [B, 3, H, W]. A codec with transforms of its own is taken over as it is, whatever the λ.
-    Raises ValueError where the transforms do not match.
+    transforms now give on the images x [B, 3, H, W]. WACNN's convolutions and GDNs are those of a plain codec, whose it takes over, too.
+    A codec with transforms of its own is taken over as it is, whatever the λ. Raises ValueError where the transforms do not match.
     """
+    if arch is Wacnn and not has_other_transforms(start) and not residual(start):
+        _put_gates_between(arch, model, math.sqrt(lmbda / old_lmbda), start, old, x)
+        return
     if has_other_transforms(arch) or has_other_transforms(start):
         _take_over(arch, model, start, old)
         return
@@ -88,6 +101,18 @@ def _take_over(arch: Kind, model: nn.Module, start: Kind, old: nn.Module) -> Non
     nn.Module.load_state_dict(model, theirs, strict=False)
 
 
+def _put_gates_between(arch: Kind, model: nn.Module, factor: float, start: Kind, old: nn.Module, x: Tensor) -> None:
+    """A plain codec's transforms in WACNN's, whose gates start all but closed; the entropy model expects the latents that x has."""
+    if start.variable or widths_of(old) != [model.g_a[0].out_channels, model.g_a[-2].out_channels]:
+        raise ValueError(
+            f"{arch.name} can begin from a codec of one rate with the same N and M alone, not from {start.name} at others"
+        )
+    _rescale_latents(start, old, factor)
+    for transform in ("g_a", "g_s"):
+        _copy_matching(getattr(old, transform), getattr(model, transform))
+    expect_latents(model, model.g_a(x))
+
+
 def _start_variable_rate(old: nn.Module, model: nn.Module) -> None:
     """The bottleneck of a fixed-rate codec, taken over."""
     new = dict(model.entropy_bottleneck.named_parameters())
@@ -121,12 +146,12 @@ def begin_from_scales(old: nn.Module, model: nn.Module) -> None:
 
 
 def _copy_matching(old: nn.Sequential, new: nn.Sequential) -> None:
-    """Layer by layer, passing over the attention blocks that only one of the two has."""
+    """Layer by layer, passing over the gates that only one of the two has."""
     theirs, ours = list(old), list(new)
-    if sum(isinstance(m, AttentionBlock) for m in theirs) != sum(isinstance(m, AttentionBlock) for m in ours):
-        theirs, ours = ([m for m in side if not isinstance(m, AttentionBlock)] for side in (theirs, ours))
+    if sum(isinstance(m, GATES) for m in theirs) != sum(isinstance(m, GATES) for m in ours):
+        theirs, ours = ([m for m in side if not isinstance(m, GATES)] for side in (theirs, ours))
         for m in new:
-            if isinstance(m, AttentionBlock):
+            if isinstance(m, GATES):
                 close_gate(m)
     for a, b in zip(theirs, ours, strict=True):
         b.load_state_dict(a.state_dict())

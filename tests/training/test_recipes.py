@@ -1,6 +1,7 @@
 import csv
 import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from nic_helpers.codecs.checkpoints import read_weights
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.settings import data_dir
 from nic_helpers.training import __main__ as training
-from nic_helpers.training import recipes
+from nic_helpers.training import export, recipes
 from nic_helpers.training.data import Crops
 from nic_helpers.training.recipes import choose, read_recipe
 from nic_helpers.training.run import _initialise
@@ -202,6 +203,26 @@ def test_the_bundled_recipe_makes_every_bundled_file():
         s = r.settings
         assert ARCHITECTURES[s.arch].widths_of(found.state) == s.widths
         assert (last["steps"], last["batch"], last["crop"], last["lr"]) == (r.stop, s.batch, s.crop, s.lr), name
+
+
+@pytest.mark.parametrize("path", sorted((data_dir() / "recipes").glob("*.toml")), ids=lambda path: path.stem)
+def test_every_recipe_is_one(path):
+    assert read_recipe(path, data_dir() / "training")
+
+
+def test_a_run_may_begin_from_weights_of_another_architecture_of_ours(tmp_path):
+    assert export.file_of("bundled", "mbt2018", 3) == weights.bundled_path("mbt2018", 3, "bundled")
+    assert export.file_of("bundled/mbt2018", "zou2022-wacnn", 3) == weights.bundled_path("mbt2018", 3, "bundled")
+    assert not export.is_ours("bundled/none") and export.file_of("bundled/none", "mbt2018", 3) == Path("bundled/none")
+    path = tmp_path / "r.toml"
+    text = (
+        '[[run]]\nname = "a"\narch = "mbt2018"\nwidths = [48, 112]\nquality = 3\nsteps = 1\nbundle = "random-start"\nstart = "{}"\n'
+    )
+    path.write_text(text.format("random-start/bmshj2018-hyperprior"))
+    assert read_recipe(path, tmp_path)[0].after is None
+    path.write_text(text.format("bundled/bmshj2018-hyperprior"))
+    with pytest.raises(ValueError, match=r"must begin from .*'pca'"):
+        read_recipe(path, tmp_path)
 
 
 def test_the_command_of_a_run_gives_its_settings_back(recipe, tmp_path, monkeypatch):

@@ -109,6 +109,27 @@ def test_attention_blocks_start_all_but_closed(crops):
     assert abs(a[1] - b[1]) < 1.5 and b[0] < 1.2 * a[0]
 
 
+def test_wacnn_takes_over_the_transforms_of_a_plain_codec_with_gates_between_all_but_closed(crops):
+    torch.manual_seed(0)
+    plain, wacnn = ARCHITECTURES["bmshj2018-hyperprior"], ARCHITECTURES["zou2022-wacnn"]
+    old = plain.build(16, 16)
+    random_initialise(plain.name, old, crops, 0.0067)
+    taken, model = copy.deepcopy(old), wacnn.build(16, 16, 8, 2, 8)
+    begin_from(wacnn, model, 0.0067, plain, taken, 0.0067, crops)
+    with torch.no_grad():
+        before, after = (walk(arch(m), crops, lambda v, offset=0.0: v) for arch, m in ((plain, old), (wacnn, model)))
+    assert torch.corrcoef(torch.stack((before.y.flatten(), after.y.flatten())))[0, 1] > 0.99
+    assert float((before.x_hat - after.x_hat).square().mean().sqrt()) < 0.1 * float(before.x_hat.std())
+    bits = {name: sum(float(b.sum()) for b in w.bits().values()) for name, w in (("before", before), ("after", after))}
+    assert bits["after"] < 4 * bits["before"]
+    finer = wacnn.build(16, 16, 8, 2, 8)
+    begin_from(wacnn, finer, 4 * 0.0067, plain, copy.deepcopy(old), 0.0067, crops)
+    with torch.no_grad():
+        assert float(finer.g_a(crops).std() / model.g_a(crops).std()) == pytest.approx(2, rel=0.1)
+    with pytest.raises(ValueError, match="the same N and M"):
+        begin_from(wacnn, wacnn.build(8, 16, 8, 2, 8), 0.0067, plain, old, 0.0067, crops)
+
+
 def test_transforms_that_do_not_match_and_wider_codecs_are_refused(crops):
     with pytest.raises(ValueError, match="no layer in common"):
         start("cheng2020-anchor", (12, 12), "mbt2018", crops)
