@@ -161,3 +161,26 @@ def two_starts(boards: Mapping[str, pd.DataFrame], names: Mapping[str, str]) -> 
         ax.set_xlabel(label, fontsize=12)
     figure.legend(*axes[0].get_legend_handles_labels(), ncols=2, frameon=False, loc="outside upper center", fontsize=12)
     return figure
+
+
+def gates(rows: pd.DataFrame) -> Figure:
+    """``rows``: an attack and image each, with ``nonlinearity``, its ``growth`` exponent, ``case`` and ``psnr_recon`` (dB). Left: every
+    image under every attack; right: the exponents."""
+    kinds, cases = (list(rows[c].unique()) for c in ("nonlinearity", "case"))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.9), width_ratios=(2.4, 1))
+    for k, (kind, mark, colour) in enumerate(plotting.series(kinds)):
+        part = rows[rows["nonlinearity"] == kind]
+        for row, case in enumerate(cases):
+            found = part.loc[part["case"] == case, "psnr_recon"]
+            at = row + 0.22 * (k - (len(kinds) - 1) / 2)
+            left.plot(found, [at] * len(found), mark, color=colour, alpha=0.4, ms=6)
+            left.plot(found.mean(), at, mark, color=colour, ms=11, mec="white", label=kind if row == 0 else None)
+        right.barh(k, part["growth"].iloc[0], color=colour, height=0.6)
+        right.text(part["growth"].iloc[0], k, f" {part['growth'].iloc[0]:.1f}", va="center", fontsize=12)
+    left.set_yticks(range(len(cases)), cases, fontsize=12)
+    left.set(ylim=(len(cases) - 0.5, -0.5), xlabel="PSNR between the outputs (dB); left: more broken")
+    right.set_yticks(range(len(kinds)), [""] * len(kinds))
+    right.set(ylim=(len(kinds) - 0.5, -0.5), xlabel="growth exponent of the decoder")
+    right.margins(x=0.2)
+    figure.legend(*left.get_legend_handles_labels(), ncols=3, frameon=False, loc="outside upper center", fontsize=12)
+    return figure
