@@ -39,11 +39,8 @@ def begin_from(arch: Kind, model: nn.Module, lmbda: float, start: Kind, old: nn.
     transforms now give on the images x [B, 3, H, W]. WACNN's convolutions and GDNs are those of a plain codec, whose it takes over, too.
     A codec with transforms of its own is taken over as it is, whatever the λ. Raises ValueError where the transforms do not match.
     """
-    if arch is Wacnn and not has_other_transforms(start) and not residual(start):
-        _put_gates_between(arch, model, math.sqrt(lmbda / old_lmbda), start, old, x)
-        return
     if has_other_transforms(arch) or has_other_transforms(start):
-        _take_over(arch, model, start, old)
+        _begin_other(arch, model, math.sqrt(lmbda / old_lmbda), start, old, x)
         return
     if residual(arch) != residual(start):
         raise ValueError(f"{arch.name} cannot begin from {start.name}: their transforms have no layer in common")
@@ -93,20 +90,17 @@ def begin_from(arch: Kind, model: nn.Module, lmbda: float, start: Kind, old: nn.
         start_entropy_model(arch, model, y)
 
 
-def _take_over(arch: Kind, model: nn.Module, start: Kind, old: nn.Module) -> None:
-    """All parameters of a codec of the same architecture and widths."""
-    theirs, ours = dict(old.named_parameters()), dict(model.named_parameters())
-    if arch is not start or {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in ours.items()}:
-        raise ValueError(f"{arch.name} can begin from itself at the same widths alone, not from {start.name} or at others")
-    nn.Module.load_state_dict(model, theirs, strict=False)
-
-
-def _put_gates_between(arch: Kind, model: nn.Module, factor: float, start: Kind, old: nn.Module, x: Tensor) -> None:
-    """A plain codec's transforms in WACNN's, whose gates start all but closed; the entropy model expects the latents that x has."""
+def _begin_other(arch: Kind, model: nn.Module, factor: float, start: Kind, old: nn.Module, x: Tensor) -> None:
+    """A codec with transforms of its own from one of the same architecture and widths; WACNN from a plain one, too, its latents ``factor``
+    times as large: its gates start all but closed, and its entropy model expects the latents that x then has."""
+    if arch is not Wacnn or has_other_transforms(start) or residual(start):
+        theirs, ours = dict(old.named_parameters()), dict(model.named_parameters())
+        if arch is not start or {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in ours.items()}:
+            raise ValueError(f"{arch.name} can begin from itself at the same widths alone, not from {start.name} or at others")
+        nn.Module.load_state_dict(model, theirs, strict=False)
+        return
     if start.variable or widths_of(old) != [model.g_a[0].out_channels, model.g_a[-2].out_channels]:
-        raise ValueError(
-            f"{arch.name} can begin from a codec of one rate with the same N and M alone, not from {start.name} at others"
-        )
+        raise ValueError(f"{arch.name} can begin from a codec of one rate with the same N and M, not from {start.name} at others")
     _rescale_latents(start, old, factor)
     for transform in ("g_a", "g_s"):
         _copy_matching(getattr(old, transform), getattr(model, transform))
