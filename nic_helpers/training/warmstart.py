@@ -91,8 +91,8 @@ def begin_from(arch: Kind, model: nn.Module, lmbda: float, start: Kind, old: nn.
 
 
 def _begin_other(arch: Kind, model: nn.Module, factor: float, start: Kind, old: nn.Module, x: Tensor) -> None:
-    """A codec with transforms of its own from one of the same architecture and widths; WACNN from a plain one, too, its latents ``factor``
-    times as large: its gates start all but closed, and its entropy model expects the latents that x then has."""
+    """A codec with transforms of its own from one of the same architecture and widths; WACNN from a plain one, too, its latents
+    ``factor`` times as large: its gates start all but closed, and its entropy model expects the latents that x then has."""
     if arch is not Wacnn or has_other_transforms(start) or residual(start):
         theirs, ours = dict(old.named_parameters()), dict(model.named_parameters())
         if arch is not start or {k: v.shape for k, v in theirs.items()} != {k: v.shape for k, v in ours.items()}:
