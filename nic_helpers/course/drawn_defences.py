@@ -104,7 +104,7 @@ def against_time(gain: pd.Series, milliseconds: pd.Series, bare: float) -> Figur
 
 
 def by_bound(won: pd.DataFrame) -> Figure:
-    """``won`` as :func:`defended.worth` makes it: a group of bars a bound, a bar a defence with its interval, and above it how far the
+    """``won`` as :func:`defended.worth` makes it: a group of bars a bound, a bar a defence with its interval, and below it how far the
     outputs are apart without a defence."""
     names = won.index.drop("none")
     figure, ax = plt.subplots(figsize=(10, 4.8))

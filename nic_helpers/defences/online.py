@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,16 +22,16 @@ def _check(what: str, value: float, steps: int) -> None:
         raise ValueError(f"steps must be a whole number, at least 1, got {steps!r}")
 
 
-class Online(Defence):
+class Online(Defence, ABC):
     """The base of those. A gradient passes the sender's steps as if they did nothing: their own derivatives are second ones, which
     :class:`Unrolled` takes."""
 
     differentiable: ClassVar[bool] = False
 
+    @abstractmethod
     def unrolled(self, x: Tensor, codec: Codec) -> Tensor:
         """The sender's steps from x [B, 3, H, W], which asks for a gradient, with the derivative of each; nothing is rounded, and the
         last step counts, whichever an image would keep."""
-        raise NotImplementedError
 
     def __call__(self, codec: Codec):
         """The codec behind this defence; TypeError for one without a gradient."""
@@ -131,9 +132,14 @@ class OnlineUpdate(Online):
 @dataclass(frozen=True)
 class Unrolled(Defence):
     """What an attacker sees who takes the derivative of the sender's own steps, too, instead of passing them by. That derivative is a
-    second one, so a gradient takes longer. ``how``: the defence, whose outputs it has; how it goes backward: its ``unrolled``."""
+    second one, so a gradient takes longer. ``how``: the defence, whose outputs it has; how it goes backward: its ``unrolled``.
+    TypeError for a defence that takes no steps."""
 
     how: Online
+
+    def __post_init__(self):
+        if not isinstance(self.how, Online):
+            raise TypeError(f"how must be a defence that takes steps, Refine or OnlineUpdate, got {self.how!r}")
 
     def __call__(self, codec: Codec):
         """The codec as that attacker sees it; refuses what ``how`` does."""

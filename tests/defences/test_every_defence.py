@@ -101,6 +101,13 @@ def test_an_attacker_may_take_the_derivative_of_the_sender_s_steps_too(how, q6):
     assert psnr(clean, plain.reconstruct(found.x_adv)) < psnr(clean, plain.reconstruct(noise))
 
 
+def test_only_what_takes_steps_can_be_unrolled(q6):
+    with pytest.raises(TypeError, match="takes steps"):
+        defences.Unrolled(defences.Flip())
+    with pytest.raises(TypeError, match="no gradient"):
+        defences.Unrolled(defences.Refine())(load_codec("jpeg", 30))
+
+
 class Scaled:
     """A codec of one number: C(u) = a·u, R(u) = b·u² a pixel. What the steps do to it can be written down."""
 

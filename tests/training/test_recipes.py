@@ -210,6 +210,14 @@ def test_every_recipe_is_one(path):
     assert read_recipe(path, data_dir() / "training")
 
 
+def test_there_is_room_for_the_files_of_the_eight():
+    """Half precision, two bytes a parameter; runs that only prepare another one are not bundled."""
+    runs = [r for name in ("eight", "eight-variable") for r in read_recipe(data_dir() / "recipes" / f"{name}.toml", Path("out"))]
+    files = {(r.settings.arch, r.settings.quality): r.settings.widths for r in runs if r.settings.arch != "bmshj2018-hyperprior"}
+    sizes = [2 * sum(p.numel() for p in ARCHITECTURES[arch].build(*widths).parameters()) for (arch, _), widths in files.items()]
+    assert len(files) == 11 and sum(sizes) < 31e6
+
+
 def test_a_run_may_begin_from_weights_of_another_architecture_of_ours(tmp_path):
     assert export.file_of("bundled", "mbt2018", 3) == weights.bundled_path("mbt2018", 3, "bundled")
     assert export.file_of("bundled/mbt2018", "zou2022-wacnn", 3) == weights.bundled_path("mbt2018", 3, "bundled")
