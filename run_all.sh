@@ -3,5 +3,6 @@
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$root/.ci/environment.sh"
+case " $* " in *" --cpu "*) NIC_CPU=1 ;; esac
 prepare_environment "$root"
 exec "$PYTHON" -P -m nic_helpers.course.runner "$@"

@@ -41,7 +41,23 @@ may_write() { # $1: a folder
     return 1
 }
 
-prepare_environment() { # $1: the project's folder
+take_cpu_torch() { # $1: the project's folder: torch without the GPU libraries of the packages' index, which are most of the environment
+    local index=${NIC_TORCH_INDEX:?} torch
+    [ "$(uname -s)" = Linux ] || return 0 # elsewhere the usual one brings none
+    torch=$("$PYTHON" -c 'import re, sys; print(re.search(r"\btorch==[\w.]+", open(sys.argv[1]).read())[0])' "$1/pyproject.toml") || return 1
+    # alone: what they need is not all there, and comes with the other packages
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps -c "$1/constraints.txt" --index-url "$index" \
+        "$torch" torchvision && return 0
+    say "torch's CPU build could not be taken from $index: name another index with NIC_TORCH_INDEX,"
+    say "or run the command without --cpu and NIC_CPU, which takes the usual one (7 GB)."
+    return 1
+}
+
+has_cpu_torch() { # whether the environment's torch is a build for the CPU: it stays one when the packages' versions change
+    "$PYTHON" -c 'import importlib.metadata, sys; sys.exit(not importlib.metadata.version("torch").endswith("+cpu"))' 2>/dev/null
+}
+
+prepare_environment() { # $1: the project's folder; NIC_CPU=1: install torch without GPU libraries
     local root=$1 prefix="" wanted stamp place
     # what a shell sets for other programs, PYTHONPATH above all, and what lies in the folder one stands in is not for these
     unset ${!PYTHON@}
@@ -76,7 +92,12 @@ prepare_environment() { # $1: the project's folder
     stamp=$prefix/.nic-installed
     if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
         for place in "$root" "$prefix"; do may_write "$place" || return 1; done
-        say "Installing the packages into $prefix (about two minutes and 6 GB on Linux, once) …"
+        if [ -n "${NIC_CPU:-}" ] || has_cpu_torch; then
+            say "Installing the packages into $prefix, torch for the CPU alone (about two minutes and 2.4 GB, once) …"
+            take_cpu_torch "$root" || return 1
+        else
+            say "Installing the packages into $prefix (about two minutes and 7 GB on Linux, once) …"
+        fi
         "$PYTHON" -m pip install --quiet --disable-pip-version-check -c "$root/constraints.txt" -e "$root[test]" || {
             say "The installation failed. Check the network and the disk's free space, then run the command again."
             return 1

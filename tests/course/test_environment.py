@@ -6,6 +6,7 @@ import stat
 import subprocess
 import sys
 import tomllib
+import zipfile
 
 import pytest
 import yaml
@@ -102,7 +103,9 @@ def test_a_python_without_venv_says_what_to_install(tmp_path):
 
 def test_the_scripts_run_from_any_folder(tmp_path):
     env = os.environ | {"VIRTUAL_ENV": sys.prefix, "NIC_BUILD_DIR": str(tmp_path / "build")}
-    done = subprocess.run([PROJECT / "run_all.sh", "--dry-run"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [PROJECT / "run_all.sh", "--cpu", "--dry-run"], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-1000:]
     assert "00_start_here" in done.stdout and "profile='quick'" in done.stdout
 
@@ -129,6 +132,42 @@ def test_the_folder_one_stands_in_and_pythonpath_are_not_imported_from(script, a
     done = subprocess.run([PROJECT / script, *arguments], cwd=here, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-1000:]
     assert "pip" not in (tmp_path / "ran").read_text() and "not this one" not in done.stderr
+
+
+def wheel(folder, name, version):
+    """A package that holds its name alone, in an index of one folder a package."""
+    (folder / name).mkdir(parents=True)
+    path = folder / name / f"{name}-{version}-py3-none-any.whl"
+    about = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{name}/__init__.py", "")
+        archive.writestr(
+            f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\nRequires-Dist: not-there\n"
+        )
+        archive.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{about}/RECORD", "")
+    (folder / name / "index.html").write_text(f'<a href="{path.name}">{path.name}</a>')
+
+
+def take_cpu_torch(tmp_path):
+    script = f'. "{PROJECT}/.ci/environment.sh"; PYTHON="{sys.executable}"; take_cpu_torch "{PROJECT}"'
+    env = os.environ | {"NIC_TORCH_INDEX": (tmp_path / "index").as_uri(), "PIP_TARGET": str(tmp_path / "taken")}
+    return subprocess.run(["/bin/bash", "-c", script], env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the usual torch is taken")
+def test_without_a_gpu_the_pinned_torch_is_taken_from_its_own_index(tmp_path):
+    wanted = dict(line.split("==") for line in DIRECT)["torch"]
+    vision = re.search(r"^torchvision==(.+)$", (PROJECT / "constraints.txt").read_text(), re.M)[1]
+    wheel(tmp_path / "index", "torch", f"{wanted}+cpu")
+    wheel(tmp_path / "index", "torchvision", f"{vision}+cpu")
+    done = take_cpu_torch(tmp_path)
+    assert done.returncode == 0, done.stderr
+    taken = {d.name: d.version for d in importlib.metadata.distributions(path=[str(tmp_path / "taken")])}
+    assert taken == {"torch": f"{wanted}+cpu", "torchvision": f"{vision}+cpu"}  # and nothing that they ask for
+    (tmp_path / "index/torch/index.html").write_text("")  # an index that has not got this version
+    done = take_cpu_torch(tmp_path)
+    assert done.returncode == 1 and "NIC_TORCH_INDEX" in done.stderr and "without --cpu" in done.stderr
 
 
 def test_what_cannot_be_installed_into_says_so_before_anything_is_tried(tmp_path):

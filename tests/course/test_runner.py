@@ -305,3 +305,11 @@ def test_pages_draw_formulas_without_a_network():
 
 def test_values_are_python_literals_or_text():
     assert [jobs.parse_value(v) for v in ("3", "[1, 2]", "0.5", "abc", "None")] == [3, [1, 2], 0.5, "abc", None]
+
+
+def test_without_a_gpu_by_request_no_device_is_asked_for(monkeypatch):
+    monkeypatch.setenv("NIC_DEVICE", "cuda:99")  # the setting that --cpu overrules
+    with pytest.raises(runner.UsageError, match="cuda:99"):
+        runner.what_to_run(runner.parse([]), PROJECT / "notebooks")
+    runner.what_to_run(runner.parse(["--cpu"]), PROJECT / "notebooks")
+    assert settings.get_device().type == "cpu"
