@@ -31,10 +31,12 @@ def test_every_bundled_file_is_listed_with_its_hash_and_loads():
 
 
 def test_bundled_weights_fit_their_size_limit():
-    assert sum(p.stat().st_size for p in checkpoints_dir().glob("*.safetensors")) <= 48e6
+    sizes = {p.name: p.stat().st_size for p in checkpoints_dir().glob("*.safetensors")}
+    later = {name: size for name, size in sizes.items() if name.startswith(("zou2022", "liu2023", "song2021", "cai2022"))}
+    assert sum(sizes.values()) - sum(later.values()) <= 48e6 and sum(later.values()) <= 30e6
 
 
-@pytest.mark.parametrize("arch", ("bmshj2018-hyperprior-vbr", "mbt2018"))
+@pytest.mark.parametrize("arch", ("bmshj2018-hyperprior-vbr", "mbt2018", "zou2022-wacnn"))
 def test_each_part_is_kept_in_its_precision(arch, tmp_path):
     model, path = untrained(arch).model, tmp_path / "w.safetensors"
     save_weights(path, model.state_dict(), {"lmbda": "0.0067"})
@@ -42,7 +44,7 @@ def test_each_part_is_kept_in_its_precision(arch, tmp_path):
     for name, value in model.named_parameters():
         if any(part in name for part in ("beta", "gamma", "entropy_bottleneck", "Gain", "QuantABCD", "gayn2zqstep")):
             assert torch.equal(loaded[name], value), name
-        elif name.startswith(("g_a", "g_s")) or value.dim() == 1:
+        elif (name.startswith(("g_a", "g_s")) and ".conv_" not in name) or value.dim() == 1 or "position_bias" in name:
             assert torch.equal(loaded[name], value.half().float()), name
         else:
             if name == "context_prediction.weight":

@@ -9,7 +9,7 @@ from test_training import folder  # noqa: F401
 
 from nic_helpers.codecs import weights
 from nic_helpers.codecs.architecture import LAMBDAS
-from nic_helpers.codecs.checkpoints import read_weights
+from nic_helpers.codecs.checkpoints import read_weights, save_weights
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.settings import data_dir
 from nic_helpers.training import __main__ as training
@@ -193,9 +193,11 @@ def test_a_missing_recipe_or_argument_is_an_error_with_advice(recipe, tmp_path, 
     assert "--quality" in capsys.readouterr().err
 
 
-def test_the_bundled_recipe_makes_every_bundled_file():
-    runs = read_recipe(data_dir() / "recipes" / "bundled.toml", data_dir() / "training")
-    made = {weights.bundled_name(r.settings.arch, r.settings.quality): r for r in runs if r.bundle}
+def test_the_recipes_make_every_bundled_file():
+    paths = [data_dir() / "recipes" / f"{name}.toml" for name in ("bundled", "eight", "eight-variable")]
+    runs = [r for path in paths for r in read_recipe(path, data_dir() / "training") if r.bundle]
+    made = {weights.bundled_name(r.settings.arch, r.settings.quality): r for r in runs}
+    assert {r.bundle for r in runs} == {"bundled"} and len(made) == len(runs)
     assert set(made) == set(weights.manifest())
     for name, r in made.items():
         found = read_weights(weights.checkpoints_dir() / name)
@@ -210,12 +212,15 @@ def test_every_recipe_is_one(path):
     assert read_recipe(path, data_dir() / "training")
 
 
-def test_there_is_room_for_the_files_of_the_eight():
-    """Half precision, two bytes a parameter; runs that only prepare another one are not bundled."""
+def test_there_is_room_for_the_files_of_the_eight(tmp_path):
+    """Runs that only prepare another one are not bundled."""
     runs = [r for name in ("eight", "eight-variable") for r in read_recipe(data_dir() / "recipes" / f"{name}.toml", Path("out"))]
     files = {(r.settings.arch, r.settings.quality): r.settings.widths for r in runs if r.settings.arch != "bmshj2018-hyperprior"}
-    sizes = [2 * sum(p.numel() for p in ARCHITECTURES[arch].build(*widths).parameters()) for (arch, _), widths in files.items()]
-    assert len(files) == 11 and sum(sizes) < 31e6
+    sizes = {}
+    for arch, widths in {(arch, widths) for (arch, _), widths in files.items()}:
+        save_weights(path := tmp_path / arch, ARCHITECTURES[arch].build(*widths).state_dict(), {})
+        sizes[arch, widths] = path.stat().st_size
+    assert len(files) == 11 and sum(sizes[arch, widths] for (arch, _), widths in files.items()) < 30e6
 
 
 def test_a_run_may_begin_from_weights_of_another_architecture_of_ours(tmp_path):
