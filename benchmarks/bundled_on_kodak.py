@@ -132,7 +132,7 @@ def cards(points: pd.DataFrame, means: pd.DataFrame) -> str:
         "CLIC 2025's validation images, Unsplash licence; Wikimedia Commons photographs, Creative Commons);",
         "none of them is a Kodak image. Loss: R + λ·255²·MSE. safetensors: transforms in half precision, (I)GDN and the",
         "entropy bottleneck in float32; in 8 bits with a scale for each row the networks that only predict probabilities and",
-        "the residual branches of Cheng2020's transforms.",
+        "the residual branches of Cheng2020's transforms and WACNN's attention.",
         "Cheng2020 has M latent channels of its own here (CompressAI's class has M = N). *Training*: the last stage, its",
         "minutes on the hardware named in the file, and the minutes of the whole chain of runs that it stands on, much of",
         "which is shared between files (the recipe has the chain).",

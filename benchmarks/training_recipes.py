@@ -67,6 +67,13 @@ validation losses after so many steps, each run at its own place in its own sche
 
 {random}
 
+## Window attention and channel-wise context
+
+The compact codecs of `eight.toml`, so far WACNN at quality 3: its convolutions and GDNs from the random-start hyperprior, narrowed to
+fewer latents (`plain-3`), then its entropy model alone, then everything.
+
+{eight}
+
 ## Does the initialisation matter to robustness?
 
 One hyperprior, one schedule, two starts: principal components, and random weights. `control/pca` is the first after 250 steps
@@ -162,7 +169,13 @@ def main() -> None:
     a = p.parse_args()
     folder = data_dir() / "recipes"
     tables, every = {}, {}
-    for part, describe in (("comparison", _compared), ("bundled", _bundled), ("control", None), ("random-start", None)):
+    for part, describe in (
+        ("comparison", _compared),
+        ("bundled", _bundled),
+        ("control", None),
+        ("random-start", None),
+        ("eight", _bundled),
+    ):
         rows = []
         runs = {r.name: r for r in read_recipe(folder / f"{part}.toml", a.out or Path("data/training"))}
         every |= runs

@@ -295,11 +295,16 @@ def rows(study: str, profile: str, seed: int = 0) -> pd.DataFrame:
     return found
 
 
+#: Attacks that look for the limit, of the picture and of the file: what a budget needs to be shown in notebook 08.
+AT_THEIR_LIMIT = ("APGD", "continuation", "continuation, ball", "PGD rate", "SRDA rate")
+
+
 def levels(profile: str) -> list[float]:
     """The budgets, in 8-bit levels, of the robustness study's rows that notebook 08 shows at a profile."""
     if profile == "quick":
-        by_level = begun("robustness").query("attack == 'continuation, ball'").groupby("eps_255")["attacked"].nunique()
-        return by_level.index[by_level == by_level.max()].tolist()  # where the attack at its limit has met every codec
+        met = begun("robustness").query("attack in @AT_THEIR_LIMIT").groupby("eps_255")[["attack", "attacked"]].value_counts()
+        met = met.groupby("eps_255").size()  # pairs of attack and codec
+        return met.index[met == met.max()].tolist()
     return sorted({round(255 * eps, 6) for g in grids_of("robustness", profile) for eps in g.budgets})
 
 
