@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import torch
@@ -14,18 +15,20 @@ from nic_helpers.codecs.weights import COLLECTIONS, bundled_path
 from nic_helpers.training.start import INITIALISE
 
 OURS = ("bundled", *COLLECTIONS)  # starts that are weights of this repository
+_OF_OURS = re.compile(rf"({'|'.join(OURS)})(?:/({'|'.join(ARCHITECTURES)})(?:/(\d))?)?")
 
 
 def is_ours(start: str) -> bool:
-    """Whether a run begins from weights of this repository: "SET", of its own architecture, or "SET/ARCHITECTURE"."""
-    collection, _, arch = start.partition("/")
-    return collection in OURS and (arch in ARCHITECTURES or not arch)
+    """Whether a run begins from weights of this repository: "SET" (the same codec), "SET/ARCH" or "SET/ARCH/QUALITY"."""
+    return _OF_OURS.fullmatch(start) is not None
 
 
 def file_of(start: str, arch: str, quality: int) -> Path:
     """The state or the weights that a run of a codec begins from: its ``start`` is a path, or :func:`is_ours`."""
-    collection, _, other = start.partition("/")
-    return bundled_path(other or arch, quality, collection) if is_ours(start) else Path(start)
+    if not (named := _OF_OURS.fullmatch(start)):
+        return Path(start)
+    collection, other, at = named.groups()
+    return bundled_path(other or arch, int(at or quality), collection)
 
 
 def read_run(path: Path) -> tuple[str, nn.Module, float]:

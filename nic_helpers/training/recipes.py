@@ -62,8 +62,8 @@ def read_recipe(path: Path, out: Path) -> list[Run]:
     ``include`` names recipes beside it: of their runs come those, unbundled, that the recipe's own begin from.
 
     Raises ValueError, naming the run, for an unknown key or setting, a name given twice, or a start that is neither
-    "pca", "random", "default", a set of this repository's weights ("bundled", or "bundled/mbt2018" of another architecture) nor a run
-    further up.
+    "pca", "random", "default", a set of this repository's weights ("bundled", or of another codec "bundled/mbt2018",
+    "bundled/mbt2018/3") nor a run further up.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -37,7 +37,7 @@ class Settings:
     start: str = _setting(
         str,
         "pca, random, default (CompressAI's own random weights), bundled or another set of this repository's weights for the same "
-        "codec (bundled/ARCH: for that one at the same quality), or the state.pt or weights of a run to begin from",
+        "codec (bundled/ARCH or bundled/ARCH/QUALITY: for that one), or the state.pt or weights of a run to begin from",
         "pca",
     )
     optimiser: str = _setting(str, "see training/optimisers.py", "adam", choices=NAMES)

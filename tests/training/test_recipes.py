@@ -226,6 +226,8 @@ def test_there_is_room_for_the_files_of_the_eight(tmp_path):
 def test_a_run_may_begin_from_weights_of_another_architecture_of_ours(tmp_path):
     assert export.file_of("bundled", "mbt2018", 3) == weights.bundled_path("mbt2018", 3, "bundled")
     assert export.file_of("bundled/mbt2018", "zou2022-wacnn", 3) == weights.bundled_path("mbt2018", 3, "bundled")
+    assert export.file_of("bundled/zou2022-wacnn/3", "zou2022-wacnn", 6) == weights.bundled_path("zou2022-wacnn", 3, "bundled")
+    assert not any(map(export.is_ours, ("bundled/mbt2018/", "bundled/mbt2018/three", "bundled/mbt2018/3/4", "none/mbt2018/3")))
     assert not export.is_ours("bundled/none") and export.file_of("bundled/none", "mbt2018", 3) == Path("bundled/none")
     path = tmp_path / "r.toml"
     text = (
