@@ -42,14 +42,19 @@ may_write() { # $1: a folder
 }
 
 take_cpu_torch() { # $1: the project's folder: torch without the GPU libraries of the packages' index, which are most of the environment
-    local index=${NIC_TORCH_INDEX:?} torch
+    local torch
     [ "$(uname -s)" = Linux ] || return 0 # elsewhere the usual one brings none
+    if [ -z "${NIC_TORCH_INDEX:-}" ]; then
+        say "Which index has torch's builds for the CPU? Put its address into NIC_TORCH_INDEX: PyTorch's installation page"
+        say "shows it where you choose Linux, Pip and CPU. Or run the command without --cpu and NIC_CPU (7 GB)."
+        return 1
+    fi
     torch=$("$PYTHON" -c 'import re, sys; print(re.search(r"\btorch==[\w.]+", open(sys.argv[1]).read())[0])' "$1/pyproject.toml") || return 1
     # alone: what they need is not all there, and comes with the other packages
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps -c "$1/constraints.txt" --index-url "$index" \
+    PIP_INDEX_URL=$NIC_TORCH_INDEX "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-deps -c "$1/constraints.txt" \
         "$torch" torchvision && return 0
-    say "torch's CPU build could not be taken from $index: name another index with NIC_TORCH_INDEX,"
-    say "or run the command without --cpu and NIC_CPU, which takes the usual one (7 GB)."
+    say "torch's CPU build could not be taken from $NIC_TORCH_INDEX: is that the right address, and has it $torch?"
+    say "Or run the command without --cpu and NIC_CPU, which takes the usual one (7 GB)."
     return 1
 }
 

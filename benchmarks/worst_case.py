@@ -130,13 +130,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--page", action="store_true", help="write the page's table from the rows that are there")
     parser.add_argument("--steps", type=int, default=10, help="gradient evaluations for each of three surrogates")
+    parser.add_argument("--only", metavar="CODEC", help="measure this codec alone and keep the others' rows")
     a = parser.parse_args()
     path: Path = data_dir() / "results" / RESULTS
     if not a.page:
         torch.set_num_threads(1)
         crop = images.centre_crop(image_sets.load_named_images("kodak")["kodim23.png"], 256)[None]
-        rows = [row for codec in finest() for row in measure(codec, crop, a.steps)]
-        pd.DataFrame(rows).to_csv(path, index=False, float_format="%.5g")
+        order, known = [c.name for c in finest()], pd.read_csv(path) if a.only else pd.DataFrame()
+        rows = [row for codec in finest() if a.only in (None, codec.name) for row in measure(codec, crop, a.steps)]
+        kept = known[known["codec"] != a.only] if a.only else known
+        every = pd.concat([kept, pd.DataFrame(rows)]).sort_values("codec", key=lambda s: s.map(order.index), kind="stable")
+        every.to_csv(path, index=False, float_format="%.5g")
     if PAGE.is_file():
         PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), pd.read_csv(path)), encoding="utf-8")
 

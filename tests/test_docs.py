@@ -136,7 +136,7 @@ def test_the_threat_model_says_what_its_rows_say():
     decoded = seconds.drop(columns="damaged")
     assert (decoded.max(axis=1) < 1.3 * decoded["clean"]).all() and (seconds["damaged"] < 0.01).all()
     classical = rows[~rows["codec"].isin(ARCHITECTURES)]["decode_seconds_per_megapixel"]
-    assert classical.max() < decoded.to_numpy().min() / 2
+    assert classical.max() < decoded.to_numpy().min() / 3
     assert (outcome["damaged"] == "refused").all() and set(outcome["resealed"]) == {"decoded", "not a number"}
     jpeg = rows[(rows["codec"] == "jpeg") & (rows["input"] == "damaged")]
     assert jpeg["outcome"].item() == "decoded" and jpeg["psnr"].item() < 100

@@ -120,7 +120,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     p.add_argument("--dry-run", action="store_true", help="say what would run, and stop")
     p.add_argument("--publish", action="store_true", help="standard profile: also write figures/ and data/results/")
     p.add_argument("--html", action="store_true", help="write the pages and their index from what was run (runs if nothing was)")
-    p.add_argument("--cpu", action="store_true", help="use no GPU; on the first run, install torch without GPU libraries")
+    p.add_argument("--cpu", action="store_true", help="use no GPU; on the first run, install torch without GPU libraries (README)")
     p.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a notebook parameter")
     return p.parse_args(argv)
 

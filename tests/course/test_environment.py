@@ -149,9 +149,9 @@ def wheel(folder, name, version):
     (folder / name / "index.html").write_text(f'<a href="{path.name}">{path.name}</a>')
 
 
-def take_cpu_torch(tmp_path):
+def take_cpu_torch(index, tmp_path):
     script = f'. "{PROJECT}/.ci/environment.sh"; PYTHON="{sys.executable}"; take_cpu_torch "{PROJECT}"'
-    env = os.environ | {"NIC_TORCH_INDEX": (tmp_path / "index").as_uri(), "PIP_TARGET": str(tmp_path / "taken")}
+    env = os.environ | {"NIC_TORCH_INDEX": index, "PIP_TARGET": str(tmp_path / "taken")}
     return subprocess.run(["/bin/bash", "-c", script], env=env, capture_output=True, text=True, check=False)
 
 
@@ -161,13 +161,16 @@ def test_without_a_gpu_the_pinned_torch_is_taken_from_its_own_index(tmp_path):
     vision = re.search(r"^torchvision==(.+)$", (PROJECT / "constraints.txt").read_text(), re.M)[1]
     wheel(tmp_path / "index", "torch", f"{wanted}+cpu")
     wheel(tmp_path / "index", "torchvision", f"{vision}+cpu")
-    done = take_cpu_torch(tmp_path)
+    index = (tmp_path / "index").as_uri()
+    done = take_cpu_torch(index, tmp_path)
     assert done.returncode == 0, done.stderr
     taken = {d.name: d.version for d in importlib.metadata.distributions(path=[str(tmp_path / "taken")])}
     assert taken == {"torch": f"{wanted}+cpu", "torchvision": f"{vision}+cpu"}  # and nothing that they ask for
     (tmp_path / "index/torch/index.html").write_text("")  # an index that has not got this version
-    done = take_cpu_torch(tmp_path)
-    assert done.returncode == 1 and "NIC_TORCH_INDEX" in done.stderr and "without --cpu" in done.stderr
+    done = take_cpu_torch(index, tmp_path)
+    assert done.returncode == 1 and index in done.stderr and "without --cpu" in done.stderr
+    done = take_cpu_torch("", tmp_path)
+    assert done.returncode == 1 and "NIC_TORCH_INDEX" in done.stderr and "pip" not in done.stderr
 
 
 def test_what_cannot_be_installed_into_says_so_before_anything_is_tried(tmp_path):
