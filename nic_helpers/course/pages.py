@@ -39,6 +39,7 @@ def write_html(notebook: Path, page: Path) -> None:
     """An executed notebook as one HTML file: formulas as MathML, controls as plain JavaScript, links leading to pages."""
     import nbformat
     from nbconvert import HTMLExporter
+    from nbconvert.preprocessors.coalescestreams import CoalesceStreamsPreprocessor
 
     nb = nbformat.read(notebook, as_version=4)
     without_kernel(nb)
@@ -46,6 +47,7 @@ def write_html(notebook: Path, page: Path) -> None:
         if cell.cell_type == "markdown":
             cell.source = formulas_to_mathml(cell.source)
     exporter = HTMLExporter(mathjax_url="", require_js_url="", mermaid_js_url="")
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)  # of a progress bar its last state
     body, _ = exporter.from_notebook_node(nb)
     body = re.sub(r'<script src="">\s*</script>', "", body)
     body = re.sub(r'<script type="module">(?:(?!</script>).)*mermaid.*?</script>', "", body, count=1, flags=re.S)

@@ -313,3 +313,12 @@ def test_without_a_gpu_by_request_no_device_is_asked_for(monkeypatch):
         runner.what_to_run(runner.parse([]), PROJECT / "notebooks")
     runner.what_to_run(runner.parse(["--cpu"]), PROJECT / "notebooks")
     assert settings.get_device().type == "cpu"
+
+
+def test_pages_show_a_progress_bar_once(tmp_path):
+    bar = [nbformat.v4.new_output("stream", name="stdout", text=f"\rdone: {k} of 3") for k in range(4)]
+    cell = nbformat.v4.new_code_cell("...", outputs=[*bar, nbformat.v4.new_output("stream", name="stdout", text="\nthe end\n")])
+    notebook, page = tmp_path / "bar.ipynb", tmp_path / "bar.html"
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), notebook)
+    pages.write_html(notebook, page)
+    assert re.findall(r"done: \d|the end", page.read_text(encoding="utf-8")) == ["done: 3", "the end"]
