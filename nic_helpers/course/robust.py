@@ -9,13 +9,11 @@ import pandas as pd
 from nic_helpers import plotting, stats
 from nic_helpers.course import reference, studies
 from nic_helpers.course.boards import SHORT, board, family, shade, short
+from nic_helpers.course.studies import LIMIT, RATE
 from nic_helpers.metrics import BLOW_UP
 from nic_helpers.settings import data_dir
 
 KEY = ["codec", "quality"]
-#: The attacks that look for the limit, by what they bound: each sample, or the root mean square.
-LIMIT = {"box": ["APGD", "continuation"], "ball": ["continuation, ball"]}
-RATE = ["PGD rate", "SRDA rate"]
 #: What "robust" may mean: the bound, the column, and whether a small value is bad.
 QUESTIONS = {
     "owner's loss\n(box)": ("box", "delta_source", False),

@@ -295,15 +295,17 @@ def rows(study: str, profile: str, seed: int = 0) -> pd.DataFrame:
     return found
 
 
-#: Attacks that look for the limit, of the picture and of the file: what a budget needs to be shown in notebook 08.
-AT_THEIR_LIMIT = ("APGD", "continuation", "continuation, ball", "PGD rate", "SRDA rate")
+#: The attacks that look for the limit, by what they bound: each sample, or the root mean square; and those on the file.
+LIMIT = {"box": ["APGD", "continuation"], "ball": ["continuation, ball"]}
+RATE = ["PGD rate", "SRDA rate"]
 
 
 def levels(profile: str) -> list[float]:
     """The budgets, in 8-bit levels, of the robustness study's rows that notebook 08 shows at a profile."""
     if profile == "quick":
-        met = begun("robustness").query("attack in @AT_THEIR_LIMIT").groupby("eps_255")[["attack", "attacked"]].value_counts()
-        met = met.groupby("eps_255").size()  # pairs of attack and codec
+        rows = begun("robustness")
+        rows = rows[rows["attack"].isin([*LIMIT["box"], *LIMIT["ball"], *RATE])]
+        met = rows.drop_duplicates(["eps_255", "attack", "attacked"]).groupby("eps_255").size()
         return met.index[met == met.max()].tolist()
     return sorted({round(255 * eps, 6) for g in grids_of("robustness", profile) for eps in g.budgets})
 
