@@ -184,8 +184,13 @@ def test_every_setting_is_an_option_with_its_own_default_and_is_read_back():
     flags = {"bf16": False, "channels_last": True, "mixed": True, "compile": True}
     other = dataclasses.replace(plain, **numbers, **words, **flags)
     same = {f.name for f in dataclasses.fields(plain) if getattr(plain, f.name) == getattr(other, f.name)}
-    assert same == {"arch", "centred", "against"}  # these go with only=None
-    for s in (plain, other, dataclasses.replace(plain, centred=True, bf16=True, against="joint")):
+    assert same == {"arch", "centred", "against", "teacher"}  # these go with only=None
+    for s in (
+        plain,
+        other,
+        dataclasses.replace(plain, centred=True, bf16=True, against="joint"),
+        dataclasses.replace(plain, teacher="t"),
+    ):
         assert of_options(p.parse_args(as_options(s))) == s
 
 
