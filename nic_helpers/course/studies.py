@@ -145,26 +145,27 @@ def _robustness(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
 
 def _standard(seed: int) -> tuple[Grid, ...]:
     """About twelve hours of one CPU core, in the order in which one would miss them: two budgets at which pictures break or
-    nearly do, the attacks at their limit, eight images; then sixteen at 8/255; whole images, a second seed and the smallest
-    budget; the attacks of the literature. What a night has no time for, the full profile does: 24 images at every budget."""
+    nearly do, the attacks at their limit, eight images; then sixteen on the file and in the ball of 8/255; whole images, a second
+    seed and the smallest budget; sixteen in the box; the literature's attacks. What a night has no time for, the full profile does."""
     crops = {"codecs": dict.fromkeys(ARCHS, (1, 3, 6)), "images": "kodak", "crop": 256}
     first, second = ({"first": k, "every": 3, **crops} for k in (0, 1))  # eight images each
     four = {**first, "limit": 4, "shard": 4}
     whole = {"codecs": dict.fromkeys(WHOLE, (3, 6)), "images": "kodak", "every": 6, "shard": 1, "verify": 0}
     head = _controls() | {"FGSM": _literature(1)["FGSM"]} | _limit(60)
-    again = {k: v for k, v in head.items() if "continuation" in k}
+    box = {k: head[k] for k in LIMIT["box"]}
     rest = {k: v for k, v in _literature(30).items() if k != "FGSM"} | _directions(30, 100)
-    main, large = {"seeds": (seed,), "budgets": (8 / 255,)}, {"seeds": (seed,), "budgets": (16 / 255,)}
+    main, large, again = ({"seeds": (seed + n,), "budgets": (k / 255,)} for n, k in ((0, 8), (0, 16), (1, 8)))
     return (
         *(Grid(attacks=head, **first, **at) for at in (main, large)),
         *(Grid(attacks=_rate(20), **first, **at) for at in (main, large)),
         Grid(attacks=_rate(20), **second, **main),
-        Grid(attacks=head, **second, **main),
-        Grid(attacks={k: (again | _rate(20))[k] for k in ("continuation, ball", "PGD rate")}, **whole, **main),
-        Grid(attacks=again, seeds=(seed + 1,), budgets=(8 / 255,), **first),
+        Grid(attacks={k: v for k, v in head.items() if k not in box}, **second, **main),
+        Grid(attacks={k: (head | _rate(20))[k] for k in ("continuation, ball", "PGD rate")}, **whole, **main),
+        Grid(attacks={k: v for k, v in head.items() if "continuation" in k}, **four, **again),
         Grid(attacks=head | _rate(20), seeds=(seed,), budgets=(2 / 255,), **four),
+        Grid(attacks=box, **second, **main),
         Grid(attacks=rest, **four, **main),
-        Grid(attacks=_rate(20), seeds=(seed + 1,), budgets=(8 / 255,), **four),
+        Grid(attacks=_rate(20), **four, **again),
     )
 
 
