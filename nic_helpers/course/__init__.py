@@ -1,7 +1,7 @@
 """What the notebooks begin with, and what shows their studies, exercises and pages."""
 
-from nic_helpers.course.begin import EXAMPLE, PROFILES, Run, begin, parameter, profile_of
+from nic_helpers.course.begin import EXAMPLE, PROFILES, Run, begin, parameter
 from nic_helpers.course.environment import check_environment
 from nic_helpers.exercises import check, hint
 
-__all__ = ["EXAMPLE", "PROFILES", "Run", "begin", "check", "check_environment", "hint", "parameter", "profile_of"]
+__all__ = ["EXAMPLE", "PROFILES", "Run", "begin", "check", "check_environment", "hint", "parameter"]

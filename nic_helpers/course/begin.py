@@ -11,7 +11,7 @@ import math
 import os
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from pathlib import Path
@@ -25,6 +25,7 @@ from nic_helpers import __version__, plotting
 from nic_helpers.course.jobs import OTHER_PARAMETERS
 from nic_helpers.course.predictions import Predictions
 from nic_helpers.image_sets import ImageSet, in_words
+from nic_helpers.images import centre_crop
 from nic_helpers.settings import PROJECT, get_device
 
 EXAMPLE = "astronaut"  # the bundled image that pictures show
@@ -119,6 +120,7 @@ class Run:
     images: dict[str, Tensor]
     source: str
     example: Tensor
+    own: Mapping[str, object] = field(default_factory=dict)  # what the notebook asked for at this profile, beside the profile's
     predictions: Predictions = field(default_factory=Predictions, repr=False)
 
     @property
@@ -211,12 +213,14 @@ def begin(
     lossless_only: bool = False,
     limit: int | None = None,
     source: str | Path | None = None,
+    own: Mapping[str, Mapping[str, object]] | None = None,
 ) -> Run:
     """Resolve a profile, load its images, set the figures' theme, and print what was resolved.
 
     ``whole``: whole images even where the profile crops; ``lossless_only``: no image that is stored as JPEG (for
     rate–distortion plots); ``limit``: at most so many images; ``source``: another image set than the profile's: "bundled",
-    "kodak", or a folder of your own.
+    "kodak", or a folder of your own. ``own``: profile -> settings of the notebook's own, as ``run.own``; of these, ``limit`` is as above
+    and ``side`` cuts the images to so many pixels a side around their centre (None: neither).
     """
     wanted = os.environ.get("NIC_PREFIX", sys.prefix)
     if sys.prefix != wanted:
@@ -225,12 +229,16 @@ def begin(
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**32:
         raise ValueError(f"seed must be a whole number from 0 to 2³² − 1, got {seed!r}")
     plotting.set_theme()
+    pd.set_option("display.max_colwidth", 120)
     source = source or chosen.images
     crop = None if whole else chosen.crop
     images = ImageSet(source, crop=crop, lossless_only=lossless_only)
     example = ImageSet("bundled", crop=crop)[EXAMPLE]
-    most = min(n for n in (limit, chosen.limit, len(images)) if n is not None)
-    run = Run(notebook, profile, chosen, seed, device, images.read(most), source, example[None])
+    settings = dict((own or {}).get(profile, {}))
+    most = min(n for n in (limit, settings.pop("limit", None), chosen.limit, len(images)) if n is not None)
+    read, side = images.read(most), settings.pop("side", None)
+    read = {name: centre_crop(v, side) for name, v in read.items()} if side else read
+    run = Run(notebook, profile, chosen, seed, device, read, source, example[None], settings)
     print(f"profile  {profile}: {chosen.says}" + ("; here other images" if source != chosen.images else ""))
     print(f"images   {run.caption.split(';')[0]}: {', '.join(n.removesuffix('.png') for n in run.names)}")
     print(f"weights  {chosen.weights}    seed  {seed}")

@@ -73,5 +73,6 @@ def board(ax, table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], 
                 place = ax.get_yaxis_transform()
                 ax.text(-room, middle, name, ha="right", va="center", fontsize=11, fontweight="bold", transform=place)
             at += n
-    ax.figure.colorbar(shown, ax=ax, label=label, pad=0.01)
+    above = float(table.to_numpy(dtype=float).max()) > options.get("vmax", float("inf"))
+    ax.figure.colorbar(shown, ax=ax, label=label, pad=0.01, extend="max" if above else "neither")
     return ax

@@ -18,15 +18,15 @@ def by_quality(table: pd.DataFrame, shown: Mapping[str, int | None]) -> Figure:
     """File growth by the quality at which a picture is stored, means over images, a named line an attack.
 
     ``table``: rows with ``attack``, ``quality``, ``bpp_ratio``. ``shown``: attack -> the quality it was made for, which is
-    ringed; None: made for all of them, drawn in another colour.
+    ringed; None: made for all of them, drawn in another colour. The last one's line is unbroken.
     """
     figure, ax = plt.subplots(figsize=(7.6, 4.8))
     means = table.groupby(["attack", "quality"])["bpp_ratio"].mean().unstack()
-    dashes = iter(("-", "--", ":", "-."))
+    dashes, last_named = iter(("-", "--", ":", "-.")), list(shown)[-1]
     for attack, aim in shown.items():
         line, colour = means.loc[attack], ALL if aim is None else ONE
         width = 4.5 if aim is None else 2
-        ax.plot(line.index, line, "-" if aim is None else next(dashes), marker="o", ms=8, color=colour, lw=width)
+        ax.plot(line.index, line, "-" if attack == last_named else next(dashes), marker="o", ms=8, color=colour, lw=width)
         if aim is not None:
             ax.plot(aim, line[aim], "o", ms=17, mfc="none", mec="black", mew=1.8)
     lowest = means.loc[list(shown)].min(axis=1)
@@ -35,7 +35,7 @@ def by_quality(table: pd.DataFrame, shown: Mapping[str, int | None]) -> Figure:
         text = {"xytext": (-12, -4), "textcoords": "offset points", "ha": "right", "fontsize": 14, "color": colour}
         ax.annotate(f"×{lowest[attack]:.2f}", where, **text)
     first, last = means.columns[[0, -1]]
-    ax.set_xlim(first - 0.2 * (last - first), last + 0.05 * (last - first))
+    ax.set_xlim(first - 0.25 * (last - first), last + 0.05 * (last - first))
     _names(
         ax, {a: means.loc[a].iloc[-1] for a in shown}, means.columns[-1], {a: ALL if v is None else ONE for a, v in shown.items()}
     )

@@ -21,7 +21,7 @@ def diagram(pictures: Mapping[str, Tensor], y: Tensor, z: Tensor, scales: Tensor
     """The way of a picture through a codec with a hyperprior, with what is really there at each place.
 
     ``pictures``: "source" and "decoded", [3, H, W] in [0, 1]; ``y``, ``z``: rounded latents [C, h, w], of which the strongest
-    channel is shown; ``scales``: those of y's Gaussians [C, h, w]; ``sizes``: bytes of "y" and "z" in the file.
+    channel is shown; ``scales``: those of y's Gaussians [C, h, w]; ``sizes``: bytes of "y" and "z" in the file, and of "all" of it.
     """
     figure, ax = plt.subplots(figsize=(12, 6))
     ax.set(xlim=(-0.2, 26.4), ylim=(-1.4, 11.6), aspect="equal")
@@ -39,7 +39,7 @@ def diagram(pictures: Mapping[str, Tensor], y: Tensor, z: Tensor, scales: Tensor
     _arrow(ax, (4.2, 8), (6.8, 8), "$g_a$,\nround")
     _arrow(ax, (11.2, 8), (14.8, 8), "range\ncoder")
     _arrow(ax, (18.6, 8), (21.8, 8), "range\ndecoder,\n$g_s$")
-    _arrow(ax, (9, 5.8), (9, 3.6), "$h_a$, round", side="left")
+    _arrow(ax, (5.4, 7.8), (7.5, 3.6), "$h_a$ of |y|,\nround", side="left")
     _arrow(ax, (10.9, 1.7), (14.8, 1.7), "$h_s$")
     _arrow(ax, (10.9, 3.2), (14.8, 6.3), "", SIDE)
     _arrow(ax, (16.7, 3.6), (16.7, 5.8), "says which numbers\nare likely", side="right")
@@ -67,12 +67,15 @@ def _tile(ax, values, place: tuple[float, float, float], colour: str, cmap: str 
 
 
 def _file(ax, sizes: Mapping[str, int]) -> None:
-    """The file as a box of two parts; the side information's is drawn as high as its name needs."""
-    ax.add_patch(Rectangle((15, 7.1), 3.4, 2.9, facecolor=LATENTS, edgecolor=GREY, lw=1.5))
-    ax.add_patch(Rectangle((15, 6), 3.4, 1.1, facecolor=SIDE, edgecolor=GREY, lw=1.5))
-    ax.text(16.7, 8.55, f"ŷ\n{sizes['y']} bytes", ha="center", va="center", fontsize=15, color="white")
-    ax.text(16.7, 6.53, f"ẑ {sizes['z']} bytes", ha="center", va="center", fontsize=14)
-    ax.text(16.7, 10.2, "the file", ha="center", va="bottom", fontsize=16)
+    """The file as a box, its parts as high as they are long: ŷ, ẑ, and the header at the bottom."""
+    low, rest = 6.0, sizes["all"] - sizes["y"] - sizes["z"]
+    for size, colour in ((rest, GREY), (sizes["z"], SIDE), (sizes["y"], LATENTS)):
+        ax.add_patch(Rectangle((15, low), 3.4, high := 4 * size / sizes["all"], facecolor=colour))
+        low += high
+    ax.add_patch(Rectangle((15, 6), 3.4, 4, fill=False, edgecolor=GREY, lw=1.5))
+    ax.text(16.7, 8.2, f"ŷ\n{sizes['y']} bytes", ha="center", va="center", fontsize=15, color="white")
+    ax.text(18.7, 6.1, f"ẑ {sizes['z']} bytes", ha="left", va="center", fontsize=14, color="#9A6A00")
+    ax.text(16.7, 10.2, f"the file, {sizes['all']} bytes", ha="center", va="bottom", fontsize=16)
 
 
 def _arrow(ax, start, end, text: str, colour: str = GREY, side: str = "above") -> None:

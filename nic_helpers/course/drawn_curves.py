@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nic_helpers import plotting
+from nic_helpers import plotting, stats
 from nic_helpers.codecs.classical import CLASSICAL
 from nic_helpers.course.boards import spread
 
@@ -77,6 +77,21 @@ def savings(table: pd.DataFrame) -> Figure:
     ax.set_xlim(left=0)
     ax.legend(loc="lower right", fontsize=12)
     return figure
+
+
+def point_by_point(curves: Mapping[str, pd.DataFrame], jpeg: pd.DataFrame) -> pd.DataFrame:
+    """A row for each point of each curve: the bytes needed more than JPEG at its PSNR (%), and the gain at its rate (dB)."""
+    return pd.DataFrame(
+        {
+            "codec": name,
+            "quality": int(p.quality),
+            **{column: p[column] for column in ("bpp", "psnr", "ms_ssim")},
+            "bytes (%)": stats.rate_difference(jpeg, p),
+            "gain (dB)": p.psnr - stats.quality_at(jpeg, p.bpp),
+        }
+        for name, curve in curves.items()
+        for _, p in curve.iterrows()
+    )
 
 
 def savings_along(curves: pd.DataFrame, jpeg: pd.DataFrame, published: pd.DataFrame | None = None) -> Figure:

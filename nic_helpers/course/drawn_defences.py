@@ -43,7 +43,7 @@ def side_by_side(gain: pd.DataFrame, price: pd.DataFrame) -> Figure:
     ax.set(ylim=(-2.6, gain["adaptive"].max() + 1.6), xlim=(-1.2, high))
     for times in (1, 4, 30):
         ax.scatter([], [], s=_area(times), fc=STATIC, ec=STATIC, label=f"encoder's time ×{times}")
-    ax.scatter([], [], s=_area(1), fc="white", ec=STATIC, lw=1.8, label="hollow: more than ½ dB\noff every clean picture")
+    ax.scatter([], [], s=_area(1), fc="white", ec=STATIC, lw=1.8, label="hollow: more than ½ dB\noff clean pictures (mean)")
     ax.legend(loc="upper left", fontsize=11, labelspacing=0.9, borderpad=0.8)
     return figure
 

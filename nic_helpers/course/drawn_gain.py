@@ -6,13 +6,45 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nic_helpers import plotting
+from nic_helpers import plotting, stats
+
+
+def gains(rows: pd.DataFrame, over: pd.DataFrame) -> dict[tuple[str, str], pd.Series]:
+    """(codec, attack) -> dB per image by which its outputs are further apart than in the rows ``over``, one for each codec and image."""
+    one = over.set_index(["codec_label", "image"])["psnr_recon"]
+    by_image = rows.set_index("image").groupby(["codec_label", "attack"], sort=False)["psnr_recon"]
+    return {key: one[key[0]].loc[after.index] - after for key, after in by_image}
+
+
+def leads(pgd: pd.DataFrame, rows: pd.DataFrame, label: str, cost: int) -> dict[str, stats.Interval]:
+    """By how many dB, paired by image, PGD's rows beat FGSM's best of n at that cost on a codec, and APGD beats them."""
+    of = rows[(rows["codec_label"] == label) & (rows["cost"] == cost)].set_index(["attack", "image"])["psnr_recon"]
+    mine = pgd.set_index("image")["psnr_recon"]
+    fgsm, apgd = (of[name].loc[mine.index] for name in ("FGSM, best of n", "APGD"))
+    return {
+        "PGD beats FGSM, best of n, by (dB)": stats.paired_bootstrap(mine, fgsm),
+        "APGD beats that PGD by (dB)": stats.paired_bootstrap(apgd, mine),
+    }
+
+
+def by_step_size(rows: pd.DataFrame, beside: pd.DataFrame, steps: int) -> Figure:
+    """Strength by step size, a line an attack; ``beside``: rows with ``cost`` 1, with FGSM's (dashed), and 0, the noise (dotted)."""
+    figure, ax = plt.subplots(figsize=(7, 4.4))
+    for (name, part), marker in zip(rows.groupby("attack", sort=False), "osD", strict=True):
+        means = part.groupby("alpha", sort=False)["psnr_recon"].mean()
+        ax.plot(means.index, means, marker=marker, label=f"{name}, {steps} steps")
+    fgsm = beside[(beside["cost"] == 1) & beside["attack"].str.startswith("FGSM")]
+    ax.axhline(fgsm["psnr_recon"].mean(), color="black", ls="--", label="FGSM, one step")
+    ax.axhline(beside.loc[beside["cost"] == 0, "psnr_recon"].mean(), color="grey", ls=":", label="sign noise")
+    ax.set(xlabel="step α", ylabel="PSNR between the outputs (dB), lower: stronger", ylim=(None, 52))
+    ax.legend()
+    return figure
 
 
 def over_one_step(gains: dict[tuple[str, str], pd.Series], cost: int) -> Figure:
     """``gains``: (codec, attack) -> dB per image that the attack with ``cost`` gradients beats one FGSM step by; above 0 it wins."""
     codecs = list(dict.fromkeys(codec for codec, _ in gains))
-    figure, axes = plt.subplots(1, len(codecs), figsize=(4.6 * len(codecs), 4.2), sharey=True, squeeze=False)
+    figure, axes = plt.subplots(1, len(codecs), figsize=(4.6 * len(codecs), 4.2), sharex=True, sharey=True, squeeze=False)
     for ax, codec in zip(axes[0], codecs, strict=True):
         mine = {attack: gain for (c, attack), gain in gains.items() if c == codec}
         for row, (gain, colour) in enumerate(zip(mine.values(), plotting.colours(len(mine)), strict=True)):

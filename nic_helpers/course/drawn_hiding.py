@@ -191,7 +191,7 @@ def levels(table: pd.DataFrame, spread: str) -> Figure:
     ax.axhline(0, color="0.3", lw=1)
     ax.set_xticks(sorted(table["psnr_target"].unique()))
     ax.margins(x=0.16)
-    ax.set(xlabel="psnr_input (dB): less visible →", ylabel=f"amplification (dB)\nmean and {spread}")
+    ax.set(xlabel="psnr_input (dB): smaller change →", ylabel=f"amplification (dB)\nmean and {spread}")
     return figure
 
 

@@ -83,7 +83,7 @@ def _levels(ax, levels: Sequence[float], most: float) -> None:
 def estimates(bits: pd.DataFrame) -> Figure:
     """Left the estimate against the real bytes, a point an image; right what the files of all images consist of.
 
-    ``bits``: rows with ``codec``, ``codec_label``, ``kind`` (clean, attacked), bits ``y``, ``z``, ``container``, ``coded``
+    ``bits``: rows with ``codec``, ``codec_label``, ``kind`` (clean, attacked), bits ``y``, ``z``, ``header``, ``coded``
     (y and z), ``estimated``, and ``pixels``.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(11.5, 4.2))
@@ -94,9 +94,9 @@ def estimates(bits: pd.DataFrame) -> Figure:
     left.plot(end, end, color="black", lw=1)
     left.set_xlabel("estimated (bits per pixel)", fontsize=12)
     left.set_ylabel("real bytes of y and z (bits per pixel)", fontsize=12)
-    left.legend(fontsize=11)
-    total = bits.groupby(["codec_label", "kind"], sort=False)[["y", "z", "container", "pixels"]].sum()
-    share = total[["y", "z", "container"]].div(total["pixels"], axis=0)
+    left.legend(fontsize=10, loc="upper left")
+    total = bits.groupby(["codec_label", "kind"], sort=False)[["y", "z", "header", "pixels"]].sum()
+    share = total[["y", "z", "header"]].div(total["pixels"], axis=0)
     share.index = [f"{label}\n{kind}" for label, kind in share.index]
     share.plot.barh(stacked=True, ax=right, color=["0.6", "black", "0.85"], width=0.75)
     right.invert_yaxis()
@@ -104,6 +104,22 @@ def estimates(bits: pd.DataFrame) -> Figure:
     right.set_xlabel("real file (bits per pixel)", fontsize=12)
     right.legend(fontsize=11)
     return figure
+
+
+def paid(bits: pd.DataFrame) -> pd.DataFrame:
+    """A row a codec, of all images: real bits over estimated ones, clean and attacked, how y and z grew, and y's share of the new
+    bits. ``bits``: as of :func:`estimates`."""
+    total = bits.groupby(["kind", "codec_label"], sort=False)[["y", "z", "coded", "estimated"]].sum()
+    before, after = total.loc["clean"], total.loc["attacked"]
+    return pd.DataFrame(
+        {
+            "real / estimated, clean": before["coded"] / before["estimated"],
+            "real / estimated, attacked": after["coded"] / after["estimated"],
+            "y ×": after["y"] / before["y"],
+            "z ×": after["z"] / before["z"],
+            "y's share of the new bits": (after["y"] - before["y"]) / (after["coded"] - before["coded"]),
+        }
+    )
 
 
 def degrees(angle: float) -> str:

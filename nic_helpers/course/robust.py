@@ -293,7 +293,7 @@ def draw_places(means: pd.DataFrame, title: str):
         if strong:
             ax.text(len(at) - 0.9, line.iloc[-1], short(*who), va="center", fontsize=15, fontweight="bold")
             ax.text(-0.1, line.iloc[0], short(*who), va="center", ha="right", fontsize=15, fontweight="bold")
-    ax.set_xticks(at, [f"{q}" for q in places.columns], fontsize=14)
+    ax.set_xticks(at, [f"{q}" for q in places.columns], fontsize=12)
     ax.set_yticks([1, len(places)], ["most\nrobust", "least\nrobust"], fontsize=14)
     ax.invert_yaxis()
     ax.set_xlim(-1.15, len(at) + 0.15)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nic_helpers.course import pages
+from nic_helpers.course.documents import write_documents
 from nic_helpers.settings import PROJECT
 
 POSTER_WIDTH = 480
@@ -35,6 +36,7 @@ def write_site(build: Path, notebooks: Sequence[Path], figures: Path = PROJECT /
     for k, e in enumerate(built):
         before, after = built[k - 1] if k else None, built[k + 1] if k + 1 < len(built) else None
         _set_bar(folder / f"{e.name}.html", bar(before, after))
+    write_documents(folder)
     cards = [card(e, poster(e.number, build / "figures", figures)) for e in entries]
     index = folder / "index.html"
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,11 @@
+import re
+
 import pandas as pd
 import pytest
 
 from nic_helpers import stats
 from nic_helpers.course import defended, drawn_defences, studies
+from nic_helpers.settings import PROJECT
 
 
 def made(level, aim, attacker, values):
@@ -45,6 +48,12 @@ def test_worth_has_a_column_for_each_bound_and_budget(rows):
     assert [won.loc["flip", c].mean for c in won.columns] == pytest.approx([0.5] * 3)
     bars = drawn_defences.by_bound(won).axes[0].containers
     assert [b.get_label() for b in bars if len(b) == 3 and hasattr(b, "patches")] == ["flip", "best of eight, D"]
+
+
+def test_notebook_11_says_a_sentence_of_each_defence():
+    text = (PROJECT / "notebooks" / "11_defences.ipynb").read_text(encoding="utf-8")
+    named = re.findall(r'"\|[^|]*\| ([^|]+) \| [^|]+ \|', text)
+    assert sorted(named) == sorted([*defended.DEFENCES, "defence"])
 
 
 def test_the_standard_study_is_the_committed_one():

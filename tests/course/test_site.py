@@ -59,6 +59,23 @@ def test_a_page_has_its_neighbours_and_the_index(course):
     assert 'href="01_two.html"' in page and 'href="02_three.html"' not in page
 
 
+def test_the_repository_s_documents_are_pages_too(course):
+    """Also those that documents lead to; what has no page keeps its words and loses its link, and a second time nothing changes."""
+    folder, build, notebooks = course
+    text = "# 00 · One\n\n[strength](../docs/strength.md), [rows](../data/results/05_optimisers.csv), [two](02_three.ipynb)"
+    nbformat.write(notebook(text), folder / "00_one.ipynb")
+    pages.write_html(folder / "00_one.ipynb", build / "html" / "00_one.html")
+    for _ in range(2):
+        site.write_site(build, notebooks)
+        page = (build / "html" / "00_one.html").read_text()
+        assert 'href="docs-strength.html"' in page and 'href="02_three.html"' in page
+        assert "rows" in page and "optimisers.csv" not in page
+        document = (build / "html" / "docs-strength.html").read_text()
+        assert 'src="data:image/png' in document and "<h1" in document and not re.search(r'href="[^"]*\.(md|ipynb)"', document)
+        for link in re.findall(r'href="([^"#:]+)', document):
+            assert re.match(r"\d\d_", link) or (build / "html" / link).is_file(), link
+
+
 def test_a_page_fetches_nothing_and_shows_no_dead_control(tmp_path):
     nb = notebook("# 00 · A < B\n\n[next](01_two.ipynb#exercises)")
     view = {pages.WIDGET_MIME: {"model_id": "1"}, "text/plain": "VBox(children=(IntSlider(value=0),))"}
