@@ -100,7 +100,7 @@ def save(figure: Figure, path: Path) -> None:
 
 def caption(figure: Figure, text: str) -> None:
     """A line of small print under a figure: what it is based on."""
-    figure.supxlabel(text, fontsize=8, color="0.35")
+    figure.supxlabel(text, fontsize=9, color="0.3")
 
 
 def picture_grid(rows: Sequence[Sequence[Tensor | None]], titles: Sequence[Sequence[str]], width: float = 3.0) -> Figure:

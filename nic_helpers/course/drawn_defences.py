@@ -19,6 +19,7 @@ from nic_helpers.objectives import Distortion, Together
 
 STATIC, ADAPTIVE = "#0072B2", "#D55E00"
 DEAR = 0.5  # dB of a clean picture: a defence that takes more is drawn hollow
+FLOOR = 0.8  # a gain (dB) below this is drawn as none
 
 
 def side_by_side(gain: pd.DataFrame, price: pd.DataFrame) -> Figure:
@@ -36,8 +37,11 @@ def side_by_side(gain: pd.DataFrame, price: pd.DataFrame) -> Figure:
         hollow = price.loc[name, "PSNR (dB)"] < -DEAR
         face = "white" if hollow else STATIC
         ax.scatter(row["static"], row["adaptive"], s=_area(price.loc[name, "encoder ×"]), fc=face, ec=STATIC, lw=1.8, zorder=3)
-    for names in _heaps(gain):
-        _label(ax, names, gain.loc[names].mean(), _area(price.loc[names, "encoder ×"].max()), high)
+    low = 0  # of the names on the floor every second one hangs lower
+    for names in sorted(_heaps(gain), key=lambda names: gain.loc[names, "static"].mean()):
+        at = gain.loc[names].mean()
+        _label(ax, names, at, _area(price.loc[names, "encoder ×"].max()), high, 15 * (low % 2))
+        low += at["adaptive"] < FLOOR
     ax.set_xlabel("gain against the static attack (dB)", fontsize=13)
     ax.set_ylabel("gain left against the adaptive attack (dB)", fontsize=13)
     ax.set(ylim=(-2.6, gain["adaptive"].max() + 1.6), xlim=(-1.2, high))
@@ -67,11 +71,11 @@ def _heaps(gain: pd.DataFrame, across: float = 1.0, up: float = 0.4) -> list[lis
     return heaps
 
 
-def _label(ax, names: Sequence[str], at: pd.Series, area: float, high: float) -> None:
-    """The names of a heap beside it: below on the floor, above at the right edge, else to the right."""
+def _label(ax, names: Sequence[str], at: pd.Series, area: float, high: float, drop: float) -> None:
+    """The names of a heap beside it: below on the floor (``drop`` points lower), above at the right edge, else to the right."""
     away = area**0.5 / 2 + 4
-    if at["adaptive"] < 0.8:
-        offset, ha, va = (0, -away), "center", "top"
+    if at["adaptive"] < FLOOR:
+        offset, ha, va = (0, -away - drop), "center", "top"
     elif at["static"] > 0.82 * high:
         offset, ha, va = (0, away), "center", "bottom"
     else:

@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from nic_helpers import plotting
+from nic_helpers.analysis import again
 from nic_helpers.codecs.base import Codec
 from nic_helpers.course.boards import spread
+from nic_helpers.metrics import psnr
 
 DASHES = ("--", "-.", (0, (1, 1)))
 TIMES = ("black", "0.55", "#E69F00", "#CC79A7")
@@ -88,6 +90,29 @@ def clean(rows: pd.DataFrame, look: Mapping[str, dict], shown: Sequence[int]) ->
     axes[2].set(ylabel="rate (bits per pixel, real bytes)", title="file, mean over images")
     figure.legend(loc="outside right upper")
     return figure
+
+
+def ends(rows: pd.DataFrame, last: int) -> pd.DataFrame:
+    """A row a codec: the mean and the worst PSNR to the source (dB) after one generation and after the last, and the largest loss of any
+    picture between the two."""
+    by = rows[rows["generation"].isin([1, last])].pivot_table("psnr_source", ["label", "image"], "generation", sort=False)
+    of_codec = by.groupby("label", sort=False)
+    found = {
+        f"{said}, generation {g}": of_codec[g].agg(how) for said, how in (("mean", "mean"), ("worst", "min")) for g in (1, last)
+    }
+    return pd.DataFrame(found | {"largest loss": (by[1] - by[last]).groupby("label", sort=False).max()})
+
+
+def copies(codec: Codec, given: Mapping[str, Tensor], source: Tensor, shown: Sequence[int]) -> Figure:
+    """A row for each picture [3, H, W] that goes in, by name: itself, and its copies at the generations ``shown``, each with its PSNR
+    to the source (dB) and its rate."""
+    grid, titles = [], []
+    for name, picture in given.items():
+        found = list(again(codec, picture, max(shown)))
+        grid.append([picture, *(found[g - 1][1] for g in shown)])
+        said = [(psnr(source[None], copy[None]).item(), 8 * len(stream) / source[0].numel()) for stream, copy in found]
+        titles.append([f"{name}: goes in", *("generation {}\n{:.1f} dB, {:.2f} bpp".format(g, *said[g - 1]) for g in shown)])
+    return plotting.picture_grid(grid, titles, width=2.6)
 
 
 def settles(rows: pd.DataFrame, rest: pd.DataFrame, look: Mapping[str, dict], shown: Sequence[int]) -> Figure:

@@ -113,7 +113,7 @@ def sits(shares: pd.DataFrame) -> Figure:
     ax.axvline(25, color="0.6", ls=":")
     ax.axhline(100 / 3, color="0.6", ls=":")
     ax.text(26, 96, "white noise's share", color="0.45", fontsize=9, va="top")
-    above = {"PGD": (-9, -4), "MADC": (9, -9), "PGD, luma": (8, 2), "PGD, MS-SSIM": (-6, 10), "Chroma": (-8, 8)}
+    above = {"PGD": (-9, -4), "MADC": (9, -9), "PGD, luma": (8, 2), "PGD, MS-SSIM": (-1, 13), "Chroma": (-8, 8)}
     for name, row in shares.iterrows():
         ax.plot(row["low"], row["luma"], ls="", ms=12, **look(name))
         offset = above.get(name, (8, 6))

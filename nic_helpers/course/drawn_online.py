@@ -22,7 +22,7 @@ def gain_against_seconds(mean: pd.DataFrame) -> Figure:
             ax.plot(line["seconds"], line["psnr_own"], mark + "-", color=colour, ms=8, lw=2, label=method)
             for count, point in line.iterrows():
                 place = (point["seconds"], point["psnr_own"])
-                ax.annotate(f"{count}", place, (4, 6), fontsize=10, color=colour, textcoords="offset points")
+                ax.annotate(f"{count}", place, (-3, 9), ha="right", fontsize=11, color=colour, textcoords="offset points")
         ax.axhline(0, color="0.3", lw=1.2)
         ax.set(title=f"{picture} pictures", xscale="log")
         ax.set_xlabel("seconds a picture to encode", fontsize=12)

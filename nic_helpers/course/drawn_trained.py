@@ -96,11 +96,11 @@ def by_attack(boards: Mapping[str, pd.DataFrame], names: Mapping[str, str], seen
 
 def with_steps(curve: pd.DataFrame, names: Mapping[str, str]) -> Figure:
     """``curve``: PSNR between the outputs (dB) by steps of an attack (rows) and weights (columns); a line each."""
-    figure, ax = plt.subplots(figsize=(7.5, 4.4))
+    figure, ax = plt.subplots(figsize=(9.5, 4.4))
     order = [w for w in names if w in curve]
     for w, mark, colour in plotting.series(order):
         ax.plot(curve.index, curve[w], mark + "-", color=colour, label=names[w])
     ax.set(xscale="log", xlabel="steps of PGD in the ball of 8/255", ylabel="PSNR between the outputs (dB)")
     ax.set_xticks(curve.index, [str(n) for n in curve.index])
-    ax.legend(fontsize=10)
+    ax.legend(fontsize=10, loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure

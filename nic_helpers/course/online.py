@@ -61,3 +61,26 @@ def combined(codecs: Mapping[str, Codec], images: Mapping[str, Tensor], attack: 
                 row = {"codec": label, "image": name, "method": method}
                 rows.append(row | {k: float(psnr(v, defended.reconstruct(v))) for k, v in own.items()})
     return pd.DataFrame(rows)
+
+
+def changes(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of :func:`ladder`'s rows, each method's ``psnr_own``, ``cost``, ``bpp`` and ``seconds`` less the plain codec's on the same picture;
+    indexed by ``picture``, ``method``, ``steps`` and ``image``."""
+    values = ["psnr_own", "cost", "bpp", "seconds"]
+    found = rows.set_index(["picture", "method", "steps", "image"])[values]
+    bare = rows[rows["method"] == "none"].set_index(["picture", "image"])[values]
+    return found - bare.reindex(found.index.droplevel(["method", "steps"])).to_numpy()
+
+
+def against_who_knows(study: pd.DataFrame) -> pd.DataFrame:
+    """Of notebook 11's rows, what each method keeps of the sender's PSNR (dB), by method, budget and image: against the ``static`` attack
+    and against the worse of it and the ``adaptive`` one."""
+    names = {f"picture, {attacker}": attacker for attacker in ("static", "adaptive")}
+    part = study[study["attack"].isin(names)].assign(attacker=study["attack"].map(names))
+    wide = part.pivot_table(index=["defence", "eps_255", "image"], columns="attacker", values="psnr_own")
+    bare = wide.loc["none"]["adaptive"]
+    found = {}
+    for method in METHODS:
+        kept = pd.DataFrame({"static": wide.loc[method]["static"], "adaptive": wide.loc[method].min(axis=1)})
+        found[method] = kept.sub(bare, axis=0).dropna()
+    return pd.concat(found, names=["method"])

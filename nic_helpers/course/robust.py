@@ -131,6 +131,21 @@ def beside_published(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines).T
 
 
+def agreement(means: pd.DataFrame) -> pd.DataFrame:
+    """Rank correlations of the questions' answers, each question on one line."""
+    on_one_line = [question.replace("\n", " ") for question in means]
+    return means.set_axis(on_one_line, axis=1).corr("spearman").round(2) + 0.0
+
+
+def full_size() -> pd.DataFrame:
+    """JPEG AI's rows beside two small codecs', but for FGSM's, with the bound and budget in one word (``case``) and short names."""
+    rows = studies.published("08", "jpegai").query("attack != 'FGSM'")
+    bound = rows["norm"].map({"linf": "box", "l2rms": "ball"}).where(rows["attack"] != "sign noise", "noise")
+    return rows.assign(
+        case=bound + " " + rows["eps_255"].map("{:g}".format), codec=rows["codec"].map({"jpegai-vm33": "JPEG AI"} | SHORT)
+    )
+
+
 def write_tables(run, rows: pd.DataFrame) -> None:
     """All means as ``08_means.csv``, and with intervals and worst images, which takes long, as ``08_summary.csv``: not in quick."""
     values = ["psnr_recon", "delta_source", "delta_amp", "bpp_clean", "bpp_ratio"]

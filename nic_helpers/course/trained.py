@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 
+import pandas as pd
+
 from nic_helpers import attacks
 from nic_helpers.codecs.weights import bundled_qualities
+from nic_helpers.course import reference
 from nic_helpers.objectives import DIRECTIONS, Rate
 from nic_helpers.sweep.grid import Contestant, Grid
 
@@ -92,3 +95,22 @@ def available(arch: str, quality: int) -> list[str]:
 def last_stage(codec) -> dict:
     """The last training run of a codec's weights, as their card says: ``steps``, ``minutes``, ``against`` …"""
     return json.loads(codec.weights.card["stages"])[-1]
+
+
+def beside_published(rows: pd.DataFrame) -> pd.DataFrame:
+    """The mean rise of rate (relative) and distortion (of 0 to 255) under SRDA, before and after training, and what is left of it: Wu et
+    al.'s Tables II and V, and ours from the rows of the weights "bundled" and "robust"."""
+    theirs = reference.published_attacks("2405.07717")
+    theirs = theirs[theirs["codec"] == "Balle2018"]
+    srda = rows[rows["attack"].str.startswith("SRDA")].groupby("weights")
+    columns = {"rise of the rate": ("dR_mean", "delta_r_rel"), "rise of the distortion": ("dD_mean", "delta_d")}
+    found = {}
+    for said, (quantity, column) in columns.items():
+        published = theirs[theirs["quantity"] == quantity].set_index("source")["attacked"]
+        both = {
+            "theirs, Balle2018": [published[published.index.str.endswith(f"Table {n}")].item() for n in ("II", "V")],
+            "ours": srda[column].mean()[["bundled", "robust"]].tolist(),
+        }
+        for who, (before, after) in both.items():
+            found |= {(who, "before", said): before, (who, "after", said): after, (who, "left of it", said): after / before}
+    return pd.Series(found).unstack(sort=False)
