@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -108,11 +108,30 @@ def copies(codec: Codec, given: Mapping[str, Tensor], source: Tensor, shown: Seq
     to the source (dB) and its rate."""
     grid, titles = [], []
     for name, picture in given.items():
-        found = list(again(codec, picture, max(shown)))
-        grid.append([picture, *(found[g - 1][1] for g in shown)])
-        said = [(psnr(source[None], copy[None]).item(), 8 * len(stream) / source[0].numel()) for stream, copy in found]
-        titles.append([f"{name}: goes in", *("generation {}\n{:.1f} dB, {:.2f} bpp".format(g, *said[g - 1]) for g in shown)])
+        found = _copies(codec, picture, source, shown)
+        grid.append([picture, *(copy for copy, _ in found.values())])
+        titles.append([f"{name}: goes in", *(f"generation {g}\n{said}" for g, (_, said) in found.items())])
     return plotting.picture_grid(grid, titles, width=2.6)
+
+
+def frames(codec: Codec, given: Mapping[str, Tensor], source: Tensor, shown: Sequence[int], frame: Callable) -> dict:
+    """The same to move through: (name, generation) -> a frame of "goes in" and "copy"."""
+    return {
+        (name, g): frame({"goes in": picture, "copy": copy}, f"generation {g}: {said}")
+        for name, picture in given.items()
+        for g, (copy, said) in _copies(codec, picture, source, shown).items()
+    }
+
+
+def _copies(codec: Codec, picture: Tensor, source: Tensor, shown: Sequence[int]) -> dict[int, tuple[Tensor, str]]:
+    """Generation -> the copy, and its PSNR to the source and rate in words."""
+    found = list(again(codec, picture, max(shown)))
+    words = "{:.1f} dB, {:.2f} bpp"
+    return {
+        g: (copy, words.format(psnr(source[None], copy[None]).item(), 8 * len(stream) / source[0].numel()))
+        for g in shown
+        for stream, copy in [found[g - 1]]
+    }
 
 
 def settles(rows: pd.DataFrame, rest: pd.DataFrame, look: Mapping[str, dict], shown: Sequence[int]) -> Figure:

@@ -1,0 +1,113 @@
+"""The tables that the notebooks' helpers make of rows, on rows whose answers are known."""
+
+import pandas as pd
+import pytest
+import torch
+from conftest import untrained
+
+from nic_helpers import metrics
+from nic_helpers.course import drawn_curves, drawn_gain, drawn_generations, drawn_rate, hiding, online, robust, studies, trained
+from nic_helpers.images import to_8bit
+
+
+def test_gains_are_paired_by_image_whatever_the_order():
+    rows = pd.DataFrame({"codec_label": "a", "attack": "PGD", "image": ["two", "one"], "psnr_recon": [20.0, 25.0]})
+    one_step = pd.DataFrame({"codec_label": "a", "image": ["one", "two"], "psnr_recon": [26.0, 24.0]})
+    gain = drawn_gain.gains(rows, over=one_step)["a", "PGD"]
+    assert gain["one"] == 1 and gain["two"] == 4
+    of_n = [("FGSM, best of n", 27.0, 21.0), ("APGD", 24.0, 19.0)]
+    strength = pd.DataFrame(
+        {"codec_label": "a", "cost": 12, "attack": name, "image": image, "psnr_recon": value}
+        for name, *values in of_n
+        for image, value in zip(("one", "two"), values, strict=True)
+    )
+    leads = drawn_gain.leads(rows, strength, "a", 12)
+    assert leads["PGD beats FGSM, best of n, by (dB)"].mean == 1.5 and leads["APGD beats that PGD by (dB)"].mean == 1.0
+
+
+def test_what_was_paid_in_bytes():
+    rows = pd.DataFrame(
+        [
+            {"codec_label": "a", "kind": "clean", "y": 90, "z": 10, "coded": 100, "estimated": 100},
+            {"codec_label": "a", "kind": "attacked", "y": 270, "z": 30, "coded": 300, "estimated": 400},
+        ]
+    )
+    paid = drawn_rate.paid(rows).loc["a"]
+    assert paid.tolist() == [1.0, 0.75, 3.0, 3.0, 0.9]
+
+
+def test_points_against_jpeg():
+    jpeg = pd.DataFrame({"quality": [1, 2, 3], "bpp": [0.25, 0.5, 1.0], "psnr": [26.0, 30.0, 34.0], "ms_ssim": 0.9})
+    twice = jpeg.assign(bpp=jpeg["bpp"] / 2)
+    found = drawn_curves.point_by_point({"half": twice}, jpeg)
+    assert found["bytes (%)"].tolist() == pytest.approx([-50] * 3) and found["codec"].tolist() == ["half"] * 3
+    assert found["gain (dB)"].tolist()[1:] == pytest.approx([4, 4])
+
+
+def test_damage_is_that_of_the_definitions(x):
+    codec = untrained("bmshj2018-hyperprior")
+    pictures = x[:, :, :64, :64]
+    attacked = (pictures + 0.1).clamp(0, 1)
+    damage = hiding.Damage([codec], pictures, [str(k) for k in range(len(pictures))], {"psnr": metrics.psnr, "ssim": metrics.ssim})
+    rows = damage.rows(codec, attacked, attack="brighter")
+    clean, out = codec.reconstruct(pictures), codec.reconstruct(attacked)
+    assert rows["psnr_recon"].tolist() == pytest.approx(metrics.psnr(clean, out).tolist())
+    expected = metrics.ssim(pictures, clean) - metrics.ssim(pictures, out)
+    assert rows["delta_source_ssim"].tolist() == pytest.approx(expected.tolist())
+    assert rows["delta_amp"].tolist() == pytest.approx((metrics.psnr(pictures, attacked) - metrics.psnr(clean, out)).tolist())
+    assert damage.words["delta_amp_ssim"] == "SSIM, amplification" and set(damage.columns) <= set(rows)
+    assert "ssim_input" not in damage.rows(codec, attacked, ["psnr"]) and set(rows["attack"]) == {"brighter"}
+
+
+def test_changes_are_against_the_plain_codec_with_the_same_picture():
+    rows = pd.DataFrame(
+        {"picture": p, "method": m, "steps": n, "image": i, "psnr_own": v, "cost": -v, "bpp": 1.0, "seconds": 2.0}
+        for p, m, n, i, v in (
+            ("clean", "none", 0, "a", 30.0),
+            ("attacked", "none", 0, "a", 20.0),
+            ("attacked", "refine", 2, "a", 27.0),
+        )
+    )
+    change = online.changes(rows)
+    assert change.loc[("attacked", "refine", 2, "a"), "psnr_own"] == 7 and (change.xs("none", level="method") == 0).all(axis=None)
+
+
+def test_who_knows_takes_the_worse_of_the_two():
+    rows = pd.DataFrame(
+        {"attack": f"picture, {who}", "defence": d, "eps_255": 16, "image": "a", "psnr_own": v}
+        for d, who, v in (
+            ("none", "static", 11.0),
+            ("none", "adaptive", 10.0),
+            *((m, who, v) for m in online.METHODS for who, v in (("static", 15.0), ("adaptive", 18.0))),
+        )
+    )
+    kept = online.against_who_knows(rows).loc[("refine", 16, "a")]
+    assert kept["static"] == 5 and kept["adaptive"] == 5
+
+
+def test_ends_name_the_largest_loss_of_any_picture():
+    rows = pd.DataFrame(
+        {"label": "c", "image": i, "generation": g, "psnr_source": v}
+        for i, values in (("a", (30.0, 29.0)), ("b", (28.0, 24.0)))
+        for g, v in zip((1, 5), values, strict=True)
+    )
+    found = drawn_generations.ends(rows, 5).loc["c"]
+    assert found["mean, generation 1"] == 29 and found["worst, generation 5"] == 24 and found["largest loss"] == 4
+
+
+def test_copies_count_their_own_files(x):
+    codec = untrained("bmshj2018-factorized")
+    source = x[0, :, :64, :64]
+    frames = drawn_generations.frames(codec, {"clean": source}, source, [1, 2], lambda pictures, text: (pictures, text))
+    first = codec.encode(source[None])
+    assert f"{8 * len(first[0]) / 64**2:.2f} bpp" in frames["clean", 1][1] and set(frames) == {("clean", 1), ("clean", 2)}
+    assert torch.equal(frames["clean", 1][0]["copy"], to_8bit(codec.decode(first)[0]))
+
+
+def test_published_and_committed_tables_have_what_the_notebooks_read():
+    both = trained.beside_published(studies.published("12", "trained"))
+    theirs = both.loc["theirs, Balle2018"]
+    assert (theirs.loc["left of it"] == theirs.loc["after"] / theirs.loc["before"]).all() and len(both) == 6
+    assert set(robust.full_size()["codec"]) == {"JPEG AI", "hyperprior", "Cheng anchor"}
+    means = pd.DataFrame({"one\n(box)": [1.0, 2, 3], "two": [3.0, 2, 1]})
+    assert robust.agreement(means).loc["one (box)", "two"] == -1
