@@ -154,6 +154,10 @@ def test_what_the_readme_finds_is_what_the_rows_say():
     gdn = record[(record["quality"] == 6) & ~record["codec"].str.startswith("cheng")]
     assert "every picture of the four GDN codecs at quality 6 ends below 15 dB" in text
     assert gdn["codec"].nunique() == 4 and (gdn["psnr_recon"] < 15).all()
+    box = robust.strongest(rows[rows["eps_255"] == 16], "box").groupby(["codec", "quality"])["psnr_recon"].mean().unstack()
+    cost, cheng = box[1] - box[6], box.index.str.startswith("cheng")
+    assert "it costs each GDN codec seven decibels or more and the Cheng2020 ones less than half of one" in text
+    assert cost[~cheng].min() >= 7 and cost[cheng].abs().max() < 0.5 and (~cheng).sum() == 4
     full = pd.read_csv(PROJECT / "data" / "results" / "08_jpegai.csv").query("attack == 'continuation, ball' and eps_255 == 8")
     assert (full[full["codec"] == "jpegai-vm33"]["psnr_recon"] < 15).all() and "So do JPEG AI's transforms" in text
     adam = pd.read_csv(PROJECT / "data" / "results" / "05_optimisers.csv").query("quality == 6 and attack == 'distortion'")
