@@ -120,7 +120,7 @@ def _bundled(r: Run, log: pd.DataFrame) -> dict:
         "q": s.quality,
         "N, M": ", ".join(map(str, s.widths)),
         "begins from": r.after or s.start,
-        "learns": s.only or "all",
+        "learns": s.learns,
         "steps": int(last["step"]),
         "minutes": round(last["seconds"] / 60, 1),
         "first": round(log["val_loss"].iloc[0], 4),

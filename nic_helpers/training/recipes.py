@@ -169,7 +169,7 @@ def plan(runs: list[Run], out: Path, device: str = "cpu") -> pd.DataFrame:
                 "quality": s.quality,
                 "N, M": ", ".join(map(str, s.widths)),
                 "begins from": r.after or s.start,
-                "learns": s.only or "all",
+                "learns": s.learns,
                 "steps": r.stop,
                 "batch": f"{s.batch}×{s.crop}²",
                 "lr": s.lr,

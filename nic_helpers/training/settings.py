@@ -100,6 +100,11 @@ class Settings:
             )
         object.__setattr__(self, "lmbda", LAMBDAS[self.quality])
 
+    @property
+    def learns(self) -> str:
+        """What a run trains, in a word for a table."""
+        return self.only or ("a teacher's latents" if self.teacher else "all")
+
 
 def _given() -> list[Field]:
     return [f for f in fields(Settings) if f.init]
