@@ -73,11 +73,11 @@ def changes(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def against_who_knows(study: pd.DataFrame) -> pd.DataFrame:
-    """Of notebook 11's rows, what each method keeps of the sender's PSNR (dB), by method, budget and image: against the ``static`` attack
-    and against the worse of it and the ``adaptive`` one."""
+    """Of notebook 11's rows, by how much nearer to each other the outputs stay with each method (dB of the PSNR that these attacks lower), by
+    method, budget and image: under the ``static`` attack, and under the worse of it and the ``adaptive`` one."""
     names = {f"picture, {attacker}": attacker for attacker in ("static", "adaptive")}
     part = study[study["attack"].isin(names)].assign(attacker=study["attack"].map(names))
-    wide = part.pivot_table(index=["defence", "eps_255", "image"], columns="attacker", values="psnr_own")
+    wide = part.pivot_table(index=["defence", "eps_255", "image"], columns="attacker", values="psnr_recon")
     bare = wide.loc["none"]["adaptive"]
     found = {}
     for method in METHODS:

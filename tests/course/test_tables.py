@@ -74,7 +74,7 @@ def test_changes_are_against_the_plain_codec_with_the_same_picture():
 
 def test_who_knows_takes_the_worse_of_the_two():
     rows = pd.DataFrame(
-        {"attack": f"picture, {who}", "defence": d, "eps_255": 16, "image": "a", "psnr_own": v}
+        {"attack": f"picture, {who}", "defence": d, "eps_255": 16, "image": "a", "psnr_recon": v}
         for d, who, v in (
             ("none", "static", 11.0),
             ("none", "adaptive", 10.0),
