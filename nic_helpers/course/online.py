@@ -73,7 +73,7 @@ def changes(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def against_who_knows(study: pd.DataFrame) -> pd.DataFrame:
-    """Of notebook 11's rows, by how much nearer to each other the outputs stay with each method (dB of the PSNR that these attacks lower), by
+    """Of notebook 11's rows, how much nearer to each other the outputs stay with each method (dB of the PSNR that the attacks lower), by
     method, budget and image: under the ``static`` attack, and under the worse of it and the ``adaptive`` one."""
     names = {f"picture, {attacker}": attacker for attacker in ("static", "adaptive")}
     part = study[study["attack"].isin(names)].assign(attacker=study["attack"].map(names))
