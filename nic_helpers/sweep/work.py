@@ -99,7 +99,8 @@ def _bar(units: list[Unit], missing: list[Unit], progress: bool) -> tqdm:
         initial=total - left,
         disable=not progress,
         unit="",
-        file=sys.stdout if "ipykernel" in sys.modules else None,  # what a notebook gets by stderr looks like an error
+        # what a notebook gets by stderr looks like an error
+        file=sys.stdout if type(sys.stdout).__module__.startswith("ipykernel") else None,
         mininterval=1,
         bar_format="{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}",
     )
