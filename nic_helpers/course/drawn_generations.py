@@ -103,34 +103,36 @@ def ends(rows: pd.DataFrame, last: int) -> pd.DataFrame:
     return pd.DataFrame(found | {"largest loss": (by[1] - by[last]).groupby("label", sort=False).max()})
 
 
-def copies(codec: Codec, given: Mapping[str, Tensor], source: Tensor, shown: Sequence[int]) -> Figure:
-    """A row for each picture [3, H, W] that goes in, by name: itself, and its copies at the generations ``shown``, each with its PSNR
-    to the source (dB) and its rate."""
-    grid, titles = [], []
+Copies = Mapping[str, Mapping[int, tuple[Tensor, str]]]
+
+
+def copies(codec: Codec, given: Mapping[str, Tensor], source: Tensor, shown: Sequence[int]) -> Copies:
+    """Of each picture [3, H, W] that goes in, by name, its copies at the generations ``shown``, with their PSNR to the source (dB) and
+    rate in words; generation 0 is the picture itself."""
+    made = {}
     for name, picture in given.items():
-        found = _copies(codec, picture, source, shown)
-        grid.append([picture, *(copy for copy, _ in found.values())])
-        titles.append([f"{name}: goes in", *(f"generation {g}\n{said}" for g, (_, said) in found.items())])
-    return plotting.picture_grid(grid, titles, width=2.6)
+        made[name] = {0: (picture, "goes in")}
+        for g, (stream, copy) in enumerate(again(codec, picture, max(shown)), 1):
+            if g in shown:
+                bpp = 8 * len(stream) / source[0].numel()
+                made[name][g] = copy, f"{psnr(source[None], copy[None]).item():.1f} dB, {bpp:.2f} bpp"
+    return made
 
 
-def frames(codec: Codec, given: Mapping[str, Tensor], source: Tensor, shown: Sequence[int], frame: Callable) -> dict:
-    """The same to move through: (name, generation) -> a frame of "goes in" and "copy"."""
+def grid(made: Copies) -> Figure:
+    """:func:`copies`, a row for each picture that goes in."""
+    pictures = [[copy for copy, _ in row.values()] for row in made.values()]
+    titles = [[f"generation {g}\n{said}" if g else f"{name}: {said}" for g, (_, said) in row.items()] for name, row in made.items()]
+    return plotting.picture_grid(pictures, titles, width=2.6)
+
+
+def frames(made: Copies, frame: Callable) -> dict:
+    """:func:`copies` to move through: (name, generation) -> a frame of "goes in" and "copy"."""
     return {
-        (name, g): frame({"goes in": picture, "copy": copy}, f"generation {g}: {said}")
-        for name, picture in given.items()
-        for g, (copy, said) in _copies(codec, picture, source, shown).items()
-    }
-
-
-def _copies(codec: Codec, picture: Tensor, source: Tensor, shown: Sequence[int]) -> dict[int, tuple[Tensor, str]]:
-    """Generation -> the copy, and its PSNR to the source and rate in words."""
-    found = list(again(codec, picture, max(shown)))
-    words = "{:.1f} dB, {:.2f} bpp"
-    return {
-        g: (copy, words.format(psnr(source[None], copy[None]).item(), 8 * len(stream) / source[0].numel()))
-        for g in shown
-        for stream, copy in [found[g - 1]]
+        (name, g): frame({"goes in": row[0][0], "copy": copy}, f"generation {g}: {said}")
+        for name, row in made.items()
+        for g, (copy, said) in row.items()
+        if g
     }
 
 

@@ -30,7 +30,8 @@ def teacher_of(s: Settings, model: nn.Module, device: torch.device | str = "cpu"
 
 @torch.no_grad()
 def _latents(arch: type[Architecture], model: nn.Module) -> int:
-    return arch(model, 1).analysis(torch.zeros(1, 3, *[max(arch.stride, arch.smallest)] * 2)).size(1)
+    side, device = max(arch.stride, arch.smallest), next(model.parameters()).device
+    return arch(model, 1).analysis(torch.zeros(1, 3, side, side, device=device)).size(1)
 
 
 @torch.no_grad()

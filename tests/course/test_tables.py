@@ -98,7 +98,8 @@ def test_ends_name_the_largest_loss_of_any_picture():
 def test_copies_count_their_own_files(x):
     codec = untrained("bmshj2018-factorized")
     source = x[0, :, :64, :64]
-    frames = drawn_generations.frames(codec, {"clean": source}, source, [1, 2], lambda pictures, text: (pictures, text))
+    made = drawn_generations.copies(codec, {"clean": source}, source, [1, 2])
+    frames = drawn_generations.frames(made, lambda pictures, text: (pictures, text))
     first = codec.encode(source[None])
     assert f"{8 * len(first[0]) / 64**2:.2f} bpp" in frames["clean", 1][1] and set(frames) == {("clean", 1), ("clean", 2)}
     assert torch.equal(frames["clean", 1][0]["copy"], to_8bit(codec.decode(first)[0]))
