@@ -10,6 +10,16 @@ WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
 ONLY_LIVE = "<p><em>This control works in JupyterLab only: open the notebook there.</em></p>"
 BAR = "<!-- course bar -->"  # stands where the links to the neighbours go, see nic_helpers.course.site
 BAR_END = "<!-- end of bar -->"
+# a cell that JupyterLab shows folded is folded in the page, too, and opens without a script
+FOLDING = """{%- extends 'lab/index.html.j2' -%}
+{%- block input_group -%}
+{%- if (cell.metadata.get('jupyter') or {}).get('source_hidden') -%}
+<details class="course-folded"><summary>how this is counted</summary>{{ super() }}</details>
+{%- else -%}
+{{ super() }}
+{%- endif -%}
+{%- endblock input_group -%}
+"""
 
 # after the template's own style: readable lines, and nothing wider than the screen but in a box of its own that scrolls
 STYLE = """<style>
@@ -20,6 +30,9 @@ body.jp-Notebook { margin: 0 auto; padding: 0 8px 2em; max-width: 1080px; overfl
 .jp-Cell-inputWrapper, .jp-Cell-outputWrapper, .jp-InputArea, .jp-OutputArea-child, .jp-Editor { min-width: 0; }
 .jp-RenderedText pre { word-break: normal; overflow-wrap: anywhere; }
 .jp-InputArea-editor { overflow-x: auto; }
+.course-folded > summary { cursor: pointer; width: max-content; padding: .15em .4em; margin-left: calc(var(--jp-cell-prompt-width) + 4px);
+  font: 13px/1.4 system-ui, sans-serif; color: #6b6b66; }
+.course-folded > summary:hover, .course-folded > summary:focus { color: #0b57a4; text-decoration: underline; }
 .course-bar { display: flex; flex-wrap: wrap; gap: .3em 1.2em; justify-content: space-between; padding: .6em 4px;
   font: 14px/1.4 system-ui, sans-serif; border-bottom: 1px solid #ccc; margin-bottom: .8em; }
 main ~ .course-bar { border-bottom: 0; border-top: 1px solid #ccc; margin: 1.2em 0 0; }
@@ -29,6 +42,7 @@ main ~ .course-bar { border-bottom: 0; border-top: 1px solid #ccc; margin: 1.2em
   body.jp-Notebook { padding: 0 4px 2em; }
   .jp-InputPrompt, .jp-OutputPrompt { display: none !important; }
   .jp-Cell { padding: 4px; }
+  .course-folded > summary { margin-left: 0; }
   .jp-InputArea-editor .highlight pre { font-size: 12px; }
 }
 @media print { .course-bar { display: none; } }
@@ -46,7 +60,7 @@ def write_html(notebook: Path, page: Path) -> None:
     for cell in nb.cells:
         if cell.cell_type == "markdown":
             cell.source = formulas_to_mathml(cell.source)
-    exporter = HTMLExporter(mathjax_url="", require_js_url="", mermaid_js_url="")
+    exporter = HTMLExporter(raw_template=FOLDING, mathjax_url="", require_js_url="", mermaid_js_url="")
     exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)  # of a progress bar its last state
     body, _ = exporter.from_notebook_node(nb)
     body = re.sub(r'<script src="">\s*</script>', "", body)

@@ -13,6 +13,13 @@ from nic_helpers.settings import PROJECT
 
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 
+#: Makes, measures or draws something: a function, an import, a codec, an attack, a defence, a pass of the codec, a gradient, a figure.
+BUILDS = re.compile(
+    r"\bdef |^from |^import |\blambda\b|run\.save|load_codec\(|attacks\.|defences\.|attack\(|encode\(|decode\(|reconstruct\(|"
+    r"before_after\(|autograd|gradient\(|measure\(|parts\.|course\.check",
+    re.M,
+)
+
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda p: p.stem)
 def path(request) -> Path:
@@ -34,6 +41,15 @@ def test_cells_are_short_and_prose_is_not_rarer_than_code(path):
     lengths = sorted(len([line for line in c.source.splitlines() if line.strip()]) for c in cells(path, "code"))
     assert lengths[-1] <= 30 and lengths[len(lengths) // 2] <= 8
     assert len(cells(path, "markdown")) >= 0.7 * len(read)
+
+
+def test_what_only_counts_the_answer_is_folded_and_nothing_that_builds(path):
+    """A folded cell: JupyterLab shows three dots, a page "how this is counted". What a reader learns to do stays open."""
+    for cell in cells(path, "code"):
+        folded = (cell.metadata.get("jupyter") or {}).get("source_hidden", False)
+        judges = "run.claim(" in cell.source or "run.answer(" in cell.source
+        assert not folded or judges and not BUILDS.search(cell.source), cell.source
+        assert folded or not judges or BUILDS.search(cell.source), cell.source
 
 
 def test_what_a_notebook_names_of_the_package_is_there(path):

@@ -76,6 +76,17 @@ def test_the_repository_s_documents_are_pages_too(course):
             assert re.match(r"\d\d_", link) or (build / "html" / link).is_file(), link
 
 
+def test_a_folded_cell_is_folded_in_the_page_and_its_answer_is_not(tmp_path):
+    nb = notebook("# 00 · One", code="counted = 1")
+    nb.cells.append(nbformat.v4.new_code_cell("print(counted + 1)", metadata={"jupyter": {"source_hidden": True}}))
+    nb.cells[-1].outputs = [nbformat.v4.new_output("stream", text="it was two")]
+    nbformat.write(nb, tmp_path / "00_one.ipynb")
+    pages.write_html(tmp_path / "00_one.ipynb", tmp_path / "00_one.html")
+    page = (tmp_path / "00_one.html").read_text()
+    folded = re.findall(r'<details class="course-folded">.*?</details>', page, flags=re.S)
+    assert len(folded) == 1 and "print" in folded[0] and "it was two" not in folded[0] and "it was two" in page
+
+
 def test_a_page_fetches_nothing_and_shows_no_dead_control(tmp_path):
     nb = notebook("# 00 · A < B\n\n[next](01_two.ipynb#exercises)")
     view = {pages.WIDGET_MIME: {"model_id": "1"}, "text/plain": "VBox(children=(IntSlider(value=0),))"}
