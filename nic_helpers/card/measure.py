@@ -23,6 +23,7 @@ from nic_helpers.objectives import Distortion, Rate
 
 JPEG_QUALITIES = (5, 10, 20, 35, 50, 70, 85, 95)
 NOT_FOUND = "not found"  # of a way in which gradients mislead
+AIMS = {"picture, box": "psnr_recon", "file, box": "bpp_ratio"}  # what the attacks along the codec's own gradient are after
 FROM = ("bmshj2018-hyperprior", 3)  # what transferred attacks are made on; of this codec itself, quality 6
 
 
@@ -217,6 +218,27 @@ def _noise(image: Tensor, rms: float, seed: int) -> Tensor:
     return noisy
 
 
+def _beaten(card: Card) -> list[tuple[str, str, bool]]:
+    """Does an attack along the gradient do more, at its own aim, than noise of its size and than every other attack within the box?
+
+    Another attack that does more shows that this one is not at its limit: too few steps, or gradients that mislead.
+    """
+    found = []
+    for name, kind in AIMS.items():
+        if kind not in card.attacked.get(name, ()):
+            continue
+        sign = -1 if kind == "psnr_recon" else 1  # a low PSNR and a large file are damage
+        own, noise = sign * card.attacked[name][kind], sign * card.noise[name][kind]
+        others = [sign * t[kind] for n, t in card.attacked.items() if n != name and "ball" not in n and kind in t]
+        text = f"“{name}” does more than noise of its own size on {{}} of {len(own)} images"
+        found.append(("Beats noise", text, own > noise))
+        if others:
+            best = pd.concat(others, axis=1).max(axis=1)
+            text = f"“{name}” does at least as much at its own aim as every other attack in the box on {{}} of {len(own)} images"
+            found.append(("Hits its aim", text, own >= best - 1e-6))
+    return [(check, text.format(int(well.sum())), bool(well.all())) for check, text, well in found]
+
+
 def _check(card: Card) -> None:
     """Rows of what was looked at, what was found, and whether it is well (None: not looked at)."""
     codec, s, first = card.codec, card.settings, next(iter(card.images.values()))
@@ -231,12 +253,7 @@ def _check(card: Card) -> None:
         rms = max((255 * rows["rms"].max() for name, rows in card.attacked.items()), default=0.0)
         text = f"largest change of a sample {box:.2f}, largest root mean square of a change {rms:.2f}, of 255 levels"
         card.checks.append(("Inside the budget", text, max(box, rms) <= 255 * s.eps + 1e-2))
-    for name, kind in (("picture, box", "psnr_recon"), ("file, box", "bpp_ratio")):
-        if name in card.attacked and kind in card.attacked[name]:
-            a, b = card.attacked[name][kind], card.noise[name][kind]
-            beats = int(((a < b) if kind == "psnr_recon" else (a > b)).sum())
-            text = f"“{name}” does more than noise of its own size on {beats} of {len(a)} images"
-            card.checks.append(("Beats noise", text, beats == len(a)))
+    card.checks += _beaten(card)
     try:
         looked = check_gradient(
             codec, centre_crop(first, 128)[None], attack=attacks.PGD(s.eps, steps=s.rate_steps), queries=s.check_queries

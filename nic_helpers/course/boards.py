@@ -9,24 +9,15 @@ import pandas as pd
 
 from nic_helpers.codecs.registry import ARCHITECTURES
 
-#: Short names, for the edges of a picture.
-SHORT = {
-    "bmshj2018-factorized": "factorized",
-    "bmshj2018-hyperprior": "hyperprior",
-    "bmshj2018-hyperprior-vbr": "hyperprior vbr",
-    "mbt2018-mean": "mbt mean",
-    "mbt2018": "mbt",
-    "cheng2020-anchor": "Cheng anchor",
-    "cheng2020-attn": "Cheng attention",
-}
 #: Three shades from light to dark: coarse, middle and fine quality.
 SHADES = ("#9ecae1", "#4292c6", "#08306b")
 FAMILIES = ("GDN", "residual", "classical")
 
 
-def short(codec: str, quality: float) -> str:
-    """A codec and its quality in few letters."""
-    return f"{SHORT.get(codec, codec)} q{quality:g}"
+def short(codec: str, quality: float | None = None) -> str:
+    """A codec and its quality in few letters: CompressAI's name without bmshj2018."""
+    name = codec.removeprefix("bmshj2018-")
+    return name if quality is None else f"{name} q{quality:g}"
 
 
 def family(codec: str) -> str:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from nic_helpers import plotting, stats
 from nic_helpers.course import reference, studies
-from nic_helpers.course.boards import SHORT, board, family, shade, short
+from nic_helpers.course.boards import board, family, shade, short
 from nic_helpers.course.studies import LIMIT, RATE
 from nic_helpers.metrics import BLOW_UP
 from nic_helpers.settings import data_dir
@@ -127,7 +127,7 @@ def beside_published(rows: pd.DataFrame) -> pd.DataFrame:
     theirs = theirs[theirs["source"].str.endswith("Table II") & (theirs["quantity"] == "dR_mean")].set_index("codec")["attacked"]
     srda = rows[rows["attack"].str.startswith("SRDA")]
     ours = srda.groupby("codec")["delta_r_rel"].mean()
-    lines = {SHORT[c]: {"theirs": theirs[name], "ours": ours[c]} for c, name in reference.WU_NAMES.items()}
+    lines = {short(c): {"theirs": theirs[name], "ours": ours[c]} for c, name in reference.WU_NAMES.items()}
     return pd.DataFrame(lines).T
 
 
@@ -142,7 +142,7 @@ def full_size() -> pd.DataFrame:
     rows = studies.published("08", "jpegai").query("attack != 'FGSM'")
     bound = rows["norm"].map({"linf": "box", "l2rms": "ball"}).where(rows["attack"] != "sign noise", "noise")
     return rows.assign(
-        case=bound + " " + rows["eps_255"].map("{:g}".format), codec=rows["codec"].map({"jpegai-vm33": "JPEG AI"} | SHORT)
+        case=bound + " " + rows["eps_255"].map("{:g}".format), codec=rows["codec"].replace("jpegai-vm33", "JPEG AI").map(short)
     )
 
 
@@ -214,7 +214,7 @@ def draw_against_rate(rows: pd.DataFrame):
             error = [line["mean"] - line["low"], line["high"] - line["mean"]]
             hollow = {"markerfacecolor": "none", "ms": 11} if codec == "cheng2020-anchor" else {}
             look = plotting.style(codec) | hollow
-            ax.errorbar(x, line["mean"], error, capsize=3, elinewidth=0.8, label=SHORT[codec], **look)
+            ax.errorbar(x, line["mean"], error, capsize=3, elinewidth=0.8, label=short(codec), **look)
         ax.axhline(BLOW_UP, color="grey", ls=":")
         ax.set(title=titles[kind], xlabel="rate of the clean image (bits per pixel, real bytes)")
     axes[0].set_ylabel("PSNR between the outputs (dB): lower is worse")
@@ -252,7 +252,7 @@ def draw_tables(tables: dict[str, pd.DataFrame]):
     }
     for ax, (value, (label, look)) in zip(axes, looks.items(), strict=True):
         wide = tables[value]
-        groups = [SHORT[c] for c, _ in wide.index]
+        groups = [short(c) for c, _ in wide.index]
         shown = wide.set_axis([f"q{q:g}" for _, q in wide.index])
         board(ax, shown, groups, [kind_of(a) for a in wide.columns], label, **look)
     axes[0].set_xticklabels([])
@@ -277,7 +277,7 @@ def draw_growth(rows: pd.DataFrame):
     """Bits per pixel before and after an attack on the file, a dot an image; lines of equal growth."""
     figure, ax = plt.subplots(figsize=(7.5, 5.6))
     for codec, part in rows.groupby("codec", sort=False):
-        ax.plot(part["bpp_clean"], part["bpp_attacked"], ls="", ms=7, alpha=0.8, label=SHORT[codec], **plotting.style(codec))
+        ax.plot(part["bpp_clean"], part["bpp_attacked"], ls="", ms=7, alpha=0.8, label=short(codec), **plotting.style(codec))
     ends = np.array([rows["bpp_clean"].min() * 0.9, rows["bpp_clean"].max() * 1.1])
     for times in (1, 3, 10, 30):
         ax.plot(ends, times * ends, color="grey", lw=0.8)

@@ -7,6 +7,7 @@ from blocks import Blocks
 from nic_helpers import load_codec, load_images
 from nic_helpers.card import CardError, Settings, body, codec_of, make_card, page
 from nic_helpers.card.__main__ import main
+from nic_helpers.card.measure import _beaten
 from nic_helpers.card.page import spread
 from nic_helpers.card.subject import images_of
 from nic_helpers.codecs.base import Codec, CodecOutput
@@ -56,6 +57,17 @@ def test_a_codec_without_gradient_gets_a_blind_search_and_says_so(images):
 def test_a_codec_without_files_gets_a_card_without_rates(images):
     made = make_card(NoFiles(), images, TINY)
     assert not made.real_files and "No real files" in body(made) and "picture, box" in made.attacked
+
+
+def test_an_attack_that_another_one_beats_at_its_own_aim_is_told(images):
+    codec = load_codec("bmshj2018-hyperprior", 3)
+    made = make_card(codec, images, TINY)
+    aims = [(text, well) for check, text, well in made.checks if check == "Hits its aim"]
+    assert [well for _, well in aims] == [True, True] and all("on 2 of 2 images" in text for text, _ in aims)
+    made.attacked["file, transferred"]["bpp_ratio"] = 100.0
+    made.attacked["picture, ball"]["psnr_recon"] = 1.0  # another budget: not compared
+    aims = [well for check, _, well in _beaten(made) if check == "Hits its aim"]
+    assert aims == [True, False]
 
 
 def test_few_images_have_a_range(card):
