@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -121,6 +122,12 @@ def sits(shares: pd.DataFrame) -> Figure:
         ax.annotate(name, (row["low"], row["luma"]), offset, textcoords="offset points", fontsize=12, ha=side)
     ax.set(xlim=(0, 103), ylim=(-3, 100), xlabel="power in the low frequencies (%)", ylabel="power in the luma (%)")
     return figure
+
+
+def between(lines: Mapping[str, tuple[Sequence[float], Tensor]], names: Sequence[str]) -> float:
+    """How far the spectra of these names lie apart: the range of their power (dB), mean over frequencies."""
+    power = torch.stack([lines[n][1] for n in names])
+    return (power.amax(0) - power.amin(0)).mean().item()
 
 
 def spectra(curves: Mapping[str, Mapping[str, tuple[Sequence[float], Tensor]]]) -> Figure:

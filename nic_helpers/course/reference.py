@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from nic_helpers import stats
 from nic_helpers.settings import data_dir
 
 #: Our codec's name -> the published curve of the same codec, all from CompressAI's results/image/kodak.
@@ -29,6 +30,12 @@ def published(codecs: list[str]) -> pd.DataFrame:
         table[table["curve"] == CURVES[c]].assign(codec=c, name=f"{'VTM (VVC)' if c == 'vvc' else c}, published") for c in codecs
     ]
     return pd.concat(parts, ignore_index=True)
+
+
+def gaps(points: pd.DataFrame, codec: str) -> pd.Series:
+    """How far points (columns ``bpp``, ``psnr``) lie above a codec's published curve at equal rate (dB), of those within its range."""
+    known = published([codec])
+    return pd.Series({k: p["psnr"] - stats.quality_at(known, p["bpp"]) for k, p in points.iterrows()}).dropna()
 
 
 #: Our codec's name -> what Wu et al. (2024) call the same architecture.

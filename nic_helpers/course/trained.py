@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from nic_helpers import attacks
+from nic_helpers import attacks, stats
 from nic_helpers.codecs.weights import bundled_qualities
 from nic_helpers.course import reference
 from nic_helpers.objectives import DIRECTIONS, Rate
@@ -95,6 +95,13 @@ def available(arch: str, quality: int) -> list[str]:
 def last_stage(codec) -> dict:
     """The last training run of a codec's weights, as their card says: ``steps``, ``minutes``, ``against`` …"""
     return json.loads(codec.weights.card["stages"])[-1]
+
+
+def lower(rows: pd.DataFrame, value: str, names: Sequence[str], weights: str, than: str = "bundled") -> stats.Interval:
+    """By how much less ``value`` is with these weights than with others, paired over images, each under the attack of ``names`` that
+    does most to it."""
+    worst = rows[rows["attack"].isin(names)].groupby(["weights", "image"])[value].max().unstack(0)
+    return stats.bootstrap(worst[than] - worst[weights])
 
 
 def beside_published(rows: pd.DataFrame) -> pd.DataFrame:

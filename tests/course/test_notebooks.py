@@ -15,8 +15,8 @@ NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 
 #: Makes, measures or draws something: a function, an import, a codec, an attack, a defence, a pass of the codec, a gradient, a figure.
 BUILDS = re.compile(
-    r"\bdef |^from |^import |\blambda\b|run\.save|load_codec\(|attacks\.|defences\.|attack\(|encode\(|decode\(|reconstruct\(|"
-    r"before_after\(|autograd|gradient\(|measure\(|parts\.|course\.check",
+    r"\bdef |^from |^import |run\.save\(|load_codec\(|\battacks\.|\bdefences\.|attack\(|encode\(|decode\(|reconstruct\(|"
+    r"before_after\(|autograd|gradient\(|\bmeasure\(|parts\.|course\.check",
     re.M,
 )
 

@@ -6,7 +6,19 @@ import torch
 from conftest import untrained
 
 from nic_helpers import metrics
-from nic_helpers.course import drawn_curves, drawn_gain, drawn_generations, drawn_rate, hiding, online, robust, studies, trained
+from nic_helpers.course import (
+    drawn_curves,
+    drawn_gain,
+    drawn_generations,
+    drawn_hiding,
+    drawn_rate,
+    hiding,
+    online,
+    reference,
+    robust,
+    studies,
+    trained,
+)
 from nic_helpers.images import to_8bit
 
 
@@ -42,6 +54,35 @@ def test_points_against_jpeg():
     found = drawn_curves.point_by_point({"half": twice}, jpeg)
     assert found["bytes (%)"].tolist() == pytest.approx([-50] * 3) and found["codec"].tolist() == ["half"] * 3
     assert found["gain (dB)"].tolist()[1:] == pytest.approx([4, 4])
+
+
+def test_gaps_to_a_published_curve_leave_out_what_lies_beyond_it():
+    known = reference.published(["jpeg-plain"]).sort_values("bpp")
+    points = known[["bpp", "psnr"]].iloc[3:6].assign(psnr=lambda t: t["psnr"] + 0.5)
+    points.loc["beyond"] = 100.0, 99.0
+    gaps = reference.gaps(points, "jpeg-plain")
+    assert len(gaps) == 3 and gaps.tolist() == pytest.approx([0.5] * 3, abs=1e-6)
+
+
+def test_spectra_lie_apart_by_the_mean_of_their_range():
+    lines = {
+        "a": ([0, 1], torch.tensor([1.0, 5.0])),
+        "b": ([0, 1], torch.tensor([3.0, 4.0])),
+        "c": ([0, 1], torch.tensor([9.0, 9.0])),
+    }
+    assert drawn_hiding.between(lines, ("a", "b")) == 1.5
+
+
+def test_lower_pairs_the_worst_of_several_attacks_image_by_image():
+    rows = pd.DataFrame(
+        [
+            {"weights": w, "image": image, "attack": attack, "delta_own": loss}
+            for w, image, losses in (("bundled", 1, (3, 9)), ("bundled", 2, (8, 4)), ("robust", 1, (5, 2)), ("robust", 2, (1, 7)))
+            for attack, loss in zip(("PGD", "FTDA"), losses, strict=True)
+        ]
+        + [{"weights": w, "image": 1, "attack": "not asked", "delta_own": 99} for w in ("bundled", "robust")]
+    )
+    assert trained.lower(rows, "delta_own", ["PGD", "FTDA"], "robust").mean == (9 - 5 + 8 - 7) / 2
 
 
 def test_damage_is_that_of_the_definitions(x):
