@@ -110,7 +110,7 @@ def narrowing(message: Sequence[int], table: Mapping[int, float]) -> Figure:
             at += share
         low, width = low + width * edges[0], width * (edges[1] - edges[0])
         bits = -np.log2(width)
-        ax.text(1.02, -row, f"{bits:.1f} bits so far", va="center", fontsize=12)
+        ax.text(1.02, -row, f"{bits:.1f} bits for {f'these {row + 1}' if row else 'it'}", va="center", fontsize=12)
         if row + 1 < len(message):
             for edge, end in zip(edges, (0, 1), strict=True):
                 ax.plot([edge, end], [-row - 0.27, -row - 0.73], color="0.6", lw=1, ls=":")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from nic_helpers import plotting
+from nic_helpers import attacks, metrics, plotting
+from nic_helpers.course.widgets import Frame
 
 CLEAN, ATTACKED = "#0072B2", "#D55E00"
 
@@ -41,3 +43,20 @@ def in_pieces(pictures: Sequence[Tensor], titles: Sequence[str]) -> Figure:
     for ax in figure.axes:
         ax.title.set_fontsize(11)
     return figure
+
+
+def attacked(
+    x: Tensor, aims: Mapping[str, tuple], levels: Sequence[int], steps: int, seed: int
+) -> tuple[dict[tuple[str, int], pd.Series], dict[tuple[str, str], Frame]]:
+    """Each aim (name -> codec, objective) by PGD at each budget in levels of 255: its row of numbers, and its frame for the slider.
+
+    ``x`` [1, 3, H, W]; the gradient passes the rounding as if there were none.
+    """
+    rows, frames = {}, {}
+    for aim, (codec, objective) in aims.items():
+        for level in levels:
+            v = attacks.PGD(level / 255, steps=steps, seed=seed, surrogate="identity")(codec, x, objective).x_adv
+            row = rows[aim, level] = metrics.before_after(codec, x, v).iloc[0]
+            text = f"{codec.label}: file ×{row.bpp_ratio:.2f}, decoded {row.psnr_source:.1f} dB from the source"
+            frames[aim, f"{level}/255"] = Frame({"source": x[0], "attacked": v[0], "decoded": codec.reconstruct(v)[0]}, text)
+    return rows, frames
