@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nic_helpers import plotting, stats
+from nic_helpers import metrics, plotting, stats
 from nic_helpers.codecs.classical import CLASSICAL
 from nic_helpers.course.boards import spread
 
@@ -20,20 +20,20 @@ def named_curves(curves: Mapping[str, pd.DataFrame], names: Mapping[str, str], q
     """Rate–distortion curves up to ``most`` bits per pixel, each with its name at its end.
 
     ``curves``: codec -> its points, ``bpp`` and ``psnr`` or ``ms_ssim`` (means over images); ``names``: codec -> the name to write,
-    of those to be drawn.
+    of those to be drawn. Between its points a curve is interpolated as for the BD-rate's inverse, :func:`nic_helpers.stats.quality_at`.
     """
     figure, ax = plt.subplots(figsize=(8.5, 6))
     ends = []
     for codec, name in names.items():
         curve = curves[codec].sort_values("bpp")
-        rate, level = curve["bpp"].to_numpy(), curve[quality].to_numpy()
-        level = -10 * np.log10(1 - level) if quality == "ms_ssim" else level
-        end = min(most, rate[-1])
-        height = float(np.interp(end, rate, level))
-        inside = rate < end
+        curve = curve.assign(shown=-10 * np.log10(1 - curve[quality]) if quality == "ms_ssim" else curve[quality])
+        rate, level = curve["bpp"].to_numpy(), curve["shown"].to_numpy()
+        between = [*np.geomspace(rate[0], min(most, rate[-1]), 60)[:-1].tolist(), min(most, rate[-1])]
+        along = [stats.quality_at(curve, r, "shown") for r in between]
+        end, height = between[-1], along[-1]
         look, classical = plotting.style(codec), codec in CLASSICAL
         line, wide = (plotting.CLASSICAL_LINE, 2) if classical else ("-", 3.5)
-        ax.plot([*rate[inside], end], [*level[inside], height], line, lw=wide, color=look["color"])
+        ax.plot(between, along, line, lw=wide, color=look["color"])
         if not classical:
             ax.plot(rate[rate <= most], level[rate <= most], ls="", ms=10, **look)
         ends.append((height, end, name, look["color"]))
@@ -53,6 +53,26 @@ def _name(ax, ends: list[tuple[float, float, str, str]], most: float) -> None:
     for height, end, name, colour in ends:
         ax.plot([end, most * 1.03], [height, places[name]], color=colour, lw=0.8, ls=":")
         ax.text(most * 1.035, places[name], name, color=colour, fontsize=15, va="center")
+
+
+def beside_jpeg(pictures: Mapping, coded: Mapping, jpeg: Mapping) -> tuple[Figure, dict[str, float]]:
+    """A row a picture: itself [3, H, W], what the learned codec decodes, what JPEG decodes, each with its bytes and PSNR; and by how much
+    the learned one is ahead (dB). ``coded``, ``jpeg``: what ``roundtrip`` gave, by name."""
+    rows, titles, ahead = [], [], {}
+    for name, picture in pictures.items():
+        both = {"learned": coded[name], "JPEG": jpeg[name]}
+        db = {who: metrics.psnr(picture[None], c.x_hat).item() for who, c in both.items()}
+        rows.append([picture, *(c.x_hat[0] for c in both.values())])
+        titles.append([name, *(f"{who}: {len(c.streams[0])} bytes, {db[who]:.1f} dB" for who, c in both.items())])
+        ahead[name] = db["learned"] - db["JPEG"]
+    return plotting.picture_grid(rows, titles, width=3.3), ahead
+
+
+def each_image(table: pd.DataFrame, codec: str, quality: float) -> pd.Series:
+    """Bytes (%) that a codec at one quality saves on each image against JPEG's curve on that image."""
+    jpeg = dict(iter(table[table["codec"] == "jpeg"].groupby("image")))
+    mine = table[(table["codec"] == codec) & (table["quality"] == quality)]
+    return pd.Series({p["image"]: -stats.rate_difference(jpeg[p["image"]], p) for _, p in mine.iterrows()})
 
 
 def savings(table: pd.DataFrame) -> Figure:
