@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,6 +41,11 @@ STYLES: dict[str, tuple[str, str]] = {
     "cheng2020-anchor": (_RED, "^"),
     "cheng2020-attn": (_PURPLE, "P"),
     "bmshj2018-hyperprior-vbr": (_BROWN, "*"),
+    "zou2022-wacnn": ("#44AA99", "h"),
+    "zou2022-stf": ("#882255", "p"),
+    "liu2023": ("#117733", ">"),
+    "song2021": ("#AA4499", "<"),
+    "cai2022": ("#332288", "X"),
     "jpeg": (_BLACK, "x"),
     "jpeg-plain": (_DIM, "+"),
     "jpeg2000": (_DIM, "1"),
@@ -53,8 +59,9 @@ CLASSICAL_LINE = "--"
 
 
 def style(codec: str) -> dict:
-    """Matplotlib's colour and marker of a codec."""
-    colour, marker = STYLES.get(codec, (_GREY, "."))
+    """Matplotlib's colour and marker of a codec, also by its short name (without bmshj2018) and with a quality behind it."""
+    name = re.sub(r" q[\d.]+$", "", codec)
+    colour, marker = STYLES.get(name) or STYLES.get(f"bmshj2018-{name}", (_GREY, "."))
     return {"color": colour, "marker": marker}
 
 

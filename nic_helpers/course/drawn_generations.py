@@ -148,7 +148,7 @@ def settles(rows: pd.DataFrame, rest: pd.DataFrame, look: Mapping[str, dict], sh
     moved = "moved by one generation\n(root mean square, 8-bit levels)"
     axes[0].set(yscale="log", ylabel=moved, xlim=(1.8, None))
     axes[0].set_xticks([2, *shown[-2:]], [2, *shown[-2:]])
-    axes[1].set(ylabel="share of pictures at rest", ylim=(-0.03, 1.03))
+    axes[1].set(ylabel="share of pictures settled\n(at rest or going round)", ylim=(-0.03, 1.03))
     _log_axis(axes[1], shown)
     figure.legend(loc="outside right upper")
     return figure

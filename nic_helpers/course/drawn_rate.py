@@ -148,8 +148,9 @@ def path(points: pd.DataFrame, maps: Mapping[float, Tensor], top: float) -> Figu
     for angle, p in points[points.index % 45 == 0].iterrows():
         axes[0].annotate(degrees(angle), (p["bpp_ratio"], -p["delta_own"]), (-4, 8), textcoords="offset points", fontsize=11)
     for ax, (angle, bits) in zip(axes[1:], maps.items(), strict=True):
-        _map(ax, bits, top)
+        shown = _map(ax, bits, top)
         ax.set_title(f"φ = {degrees(angle)}: file ×{points.loc[angle, 'bpp_ratio']:.2f}", fontsize=12)
+    figure.colorbar(shown, ax=axes[-1], label=PER_BLOCK, fraction=0.05)
     return figure
 
 
@@ -163,10 +164,11 @@ def _path(ax, points: pd.DataFrame) -> None:
     ax.margins(0.12)
 
 
-def _map(ax, bits: Tensor, top: float) -> None:
-    ax.imshow(bits.cpu(), cmap="magma", norm=PowerNorm(0.5, 0, top), interpolation="nearest")
+def _map(ax, bits: Tensor, top: float):
+    shown = ax.imshow(bits.cpu(), cmap="magma", norm=PowerNorm(0.5, 0, top), interpolation="nearest")
     ax.set_title(PER_BLOCK, fontsize=12)
     ax.axis("off")
+    return shown
 
 
 def six_directions(plane: pd.DataFrame, labels: Sequence[str]) -> Figure:
@@ -174,7 +176,8 @@ def six_directions(plane: pd.DataFrame, labels: Sequence[str]) -> Figure:
 
     ``plane``: rows with ``codec_label``, ``attack``, ``image``, ``bpp_ratio`` and ``delta_own``.
     """
-    figure, axes = plt.subplots(1, len(labels), figsize=(4.6 * len(labels), 4.6), sharey=True)
+    figure, axes = plt.subplots(1, len(labels), figsize=(4.6 * len(labels), 4.6), sharey=True, sharex=True)
+    most = plane.groupby(["codec_label", "attack"])["bpp_ratio"].mean().max()
     for ax, label in zip(axes, labels, strict=True):
         part = plane[plane["codec_label"] == label]
         mean = part.groupby("attack", sort=False)[["bpp_ratio", "delta_own"]].mean()
@@ -187,7 +190,6 @@ def six_directions(plane: pd.DataFrame, labels: Sequence[str]) -> Figure:
             ha = "left" if ratio >= 1 else "right"
             ax.annotate(SHORT.get(name, name), (ratio, -lost), where, textcoords="offset points", fontsize=11, ha=ha)
         ax.set_xscale("log", base=2)
-        most = mean["bpp_ratio"].max()
         ticks = [t for t in ((1, 1.2, 1.5, 2) if most < 2.2 else (1, 2, 4, 8, 16)) if t <= 1.15 * most]
         ax.set_xticks(ticks, [f"×{t:g}" for t in ticks], fontsize=11)
         ax.minorticks_off()

@@ -59,18 +59,19 @@ def one_square(psnr: Mapping[str, float]) -> Figure:
     return figure
 
 
-def one_step(flips: Mapping[str, float], psnr: Mapping[str, float]) -> Figure:
-    """The mechanism in three panels: staircase, how many latents (%) change their integer by each way, and the square."""
-    figure, axes = plt.subplots(1, 3, figsize=(14, 4.4), width_ratios=(1.15, 0.85, 1))
+def one_step(towards: Mapping[str, float], flips: Mapping[str, float]) -> Figure:
+    """The staircase, and beside it how many latents (%) each way moves towards their nearest boundary, and carries over one."""
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), width_ratios=(1.1, 1))
     staircase(axes[0])
-    axes[0].set_title("a latent's nearest boundary …", fontsize=13)
-    names = list(flips)
-    bars = axes[1].barh(names, [flips[n] for n in names], color=[COLOURS.get(n, "0.6") for n in names])
-    axes[1].bar_label(bars, fmt="%.0f %%", padding=3, fontsize=11)
+    axes[0].set_title("a latent and its nearest boundary", fontsize=14)
+    at = np.arange(len(flips))
+    colours = [COLOURS.get(n, "0.6") for n in flips]
+    for shares, below, look, said in ((towards, -0.19, {"alpha": 0.35}, "towards it"), (flips, 0.19, {}, "over a boundary")):
+        bars = axes[1].barh(at + below, [shares[n] for n in flips], height=0.36, color=colours, **look)
+        axes[1].bar_label(bars, [f"{shares[n]:.0f} % {said}" for n in flips], padding=3, fontsize=11)
+    axes[1].axvline(50, color="0.4", ls=":", lw=1.5)
+    axes[1].set_yticks(at, flips, fontsize=13)
     axes[1].invert_yaxis()
-    axes[1].set(xlabel="latents that change their integer (%)")
-    axes[1].margins(x=0.18)
-    axes[1].set_title("… is crossed more often with one gradient", fontsize=13)
-    square(axes[2], psnr)
-    axes[2].set_title("and what is measured of it", fontsize=13)
+    axes[1].set(xlabel="latents (%); dotted: chance", xlim=(0, 115))
+    axes[1].set_title("how many latents one step moves", fontsize=14)
     return figure

@@ -1,4 +1,4 @@
-"""The course's first pictures: two photographs that look alike with their files as bars, and a picture in pieces."""
+"""First pictures: of the course, two photographs that look alike with their files, and one in pieces; of the study, two bounds."""
 
 from __future__ import annotations
 
@@ -60,3 +60,20 @@ def attacked(
             text = f"{codec.label}: file ×{row.bpp_ratio:.2f}, decoded {row.psnr_source:.1f} dB from the source"
             frames[aim, f"{level}/255"] = Frame({"source": x[0], "attacked": v[0], "decoded": codec.reconstruct(v)[0]}, text)
     return rows, frames
+
+
+def two_bounds(codecs: Mapping, image: Tensor, level: int, steps: int, seed: int) -> tuple[pd.DataFrame, dict]:
+    """One picture [1, 3, H, W] under the strongest attack in the box and in the ball of ``level``/255, on each codec by name: PSNR of the
+    ``input`` and between the ``outputs`` (dB) by codec and bound, and frames for a slider.
+    """
+    seen, frames = {}, {}
+    for name, codec in codecs.items():
+        for bound, norm in (("box", "linf"), ("ball", "l2rms")):
+            attack = attacks.Continuation(level / 255, steps=steps, norm=norm, seed=seed)
+            x_adv = attack(codec, image).x_adv
+            out = codec.reconstruct(x_adv)
+            given, apart = (metrics.psnr(a, b).item() for a, b in ((image, x_adv), (codec.reconstruct(image), out)))
+            pictures = {"source": image[0], "attacked": x_adv[0], "decoded": out[0]}
+            frames[name, bound] = Frame(pictures, f"PSNR of the input {given:.1f} dB, between the outputs {apart:.1f} dB")
+            seen[name, bound] = {"input": given, "outputs": apart}
+    return pd.DataFrame(seen).T, frames

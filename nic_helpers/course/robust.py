@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -122,11 +124,11 @@ def growth_against_size(rows: pd.DataFrame) -> pd.Series:
 
 
 def beside_published(rows: pd.DataFrame) -> pd.DataFrame:
-    """Relative growth of the file under SRDA, the mean over its directions: Wu et al.'s numbers and ours."""
+    """Relative growth of the file under SRDA, the mean over its directions (ours: and over qualities): Wu et al.'s numbers and ours."""
     theirs = reference.published_attacks("2405.07717")
     theirs = theirs[theirs["source"].str.endswith("Table II") & (theirs["quantity"] == "dR_mean")].set_index("codec")["attacked"]
-    srda = rows[rows["attack"].str.startswith("SRDA")]
-    ours = srda.groupby("codec")["delta_r_rel"].mean()
+    srda = rows[rows["attack"].str.startswith("SRDA")]  # each direction counts alike, on however many images it was made
+    ours = srda.groupby(["codec", "quality", "attack"])["delta_r_rel"].mean().groupby("codec").mean()
     lines = {short(c): {"theirs": theirs[name], "ours": ours[c]} for c, name in reference.WU_NAMES.items()}
     return pd.DataFrame(lines).T
 
@@ -243,18 +245,24 @@ def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
-def draw_tables(tables: dict[str, pd.DataFrame]):
-    """Every attack on every codec as colours: above the picture, below the file."""
+def older(rows: pd.DataFrame) -> list[str]:
+    """Of the committed rows, the attacks that have not been run again since they were mended; none of a run's own rows."""
+    mended = set(studies.begun("robustness")["attack"])
+    return [] if "made" in rows.attrs else [a for a in rows["attack"].unique() if a not in mended and kind_of(a) != "controls"]
+
+
+def draw_tables(tables: dict[str, pd.DataFrame], marked: Sequence[str] = ()):
+    """Every attack on every codec as colours: above the picture, below the file. ``marked``: attacks with a star behind their name."""
     figure, axes = plt.subplots(2, 1, figsize=(12, 12))
     looks = {
         "psnr_recon": ("PSNR between the outputs (dB)", {"cmap": "magma"}),
         "bpp_ratio": ("file, attacked / clean", {"cmap": "viridis", "vmin": 1, "vmax": 10}),
     }
     for ax, (value, (label, look)) in zip(axes, looks.items(), strict=True):
-        wide = tables[value]
+        wide = tables[value].rename(columns={a: f"{a} *" for a in marked})
         groups = [short(c) for c, _ in wide.index]
         shown = wide.set_axis([f"q{q:g}" for _, q in wide.index])
-        board(ax, shown, groups, [kind_of(a) for a in wide.columns], label, **look)
+        board(ax, shown, groups, [kind_of(a) for a in tables[value].columns], label, **look)
     axes[0].set_xticklabels([])
     return figure
 
@@ -327,8 +335,9 @@ def draw_beside(apart: pd.DataFrame) -> plt.Figure:
     figure, ax = plt.subplots(figsize=(7.6, 1.2 + 0.55 * len(apart)))
     for row, values in enumerate(apart.to_numpy()):
         ax.plot([values.min(), values.max()], [row] * 2, "-", color="0.7", lw=3, zorder=1)
-    for codec, mark, colour in plotting.series(list(apart)):
-        ax.plot(apart[codec], range(len(apart)), mark, color=colour, ms=11, label=codec)
+    for codec in apart:
+        look = plotting.style(codec) if codec != "JPEG AI" else {"color": "black", "marker": "*"}
+        ax.plot(apart[codec], range(len(apart)), ls="", ms=12, label=codec, **look)
     ax.set_yticks(range(len(apart)), apart.index, fontsize=13)
     ax.set_ylim(len(apart) - 0.5, -0.5)
     ax.set_xlabel("PSNR between the outputs (dB); left: more broken", fontsize=13)

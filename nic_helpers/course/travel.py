@@ -253,7 +253,10 @@ def draw_miniature(rows: pd.DataFrame):
     targets = list(dict.fromkeys(zip(rows["codec"], rows["quality"], strict=True)))
     for k, (attacked, part) in enumerate(rows.groupby("attacked", sort=False)):
         at = [targets.index(t) + 0.1 * (k - 1.5) for t in zip(part["codec"], part["quality"], strict=True)]
-        ax.plot(at, part["delta_amp"], ls="", marker="osD^v"[k % 5], ms=8, label=attacked.replace("bmshj2018-", ""))
+        name = attacked.replace("bmshj2018-", "")
+        look = plotting.style(name)
+        hollow = {"markerfacecolor": "none"} if name.endswith("1") else {}
+        ax.plot(at, part["delta_amp"], ls="", ms=8, label=name, **look | hollow)
     ax.axhline(0, color="black", lw=1)
     ax.set_xticks(range(len(targets)), [short(*t) for t in targets])
     ax.set(ylabel="output moved more than input (dB)", xlabel="coded by")
