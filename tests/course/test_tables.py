@@ -5,19 +5,21 @@ import pytest
 import torch
 from conftest import untrained
 
-from nic_helpers import metrics
+from nic_helpers import attacks, load_codec, metrics, objectives
 from nic_helpers.course import (
     drawn_curves,
     drawn_gain,
     drawn_generations,
     drawn_hiding,
     drawn_rate,
+    first_look,
     hiding,
     online,
     reference,
     robust,
     studies,
     trained,
+    your_turn,
 )
 from nic_helpers.images import to_8bit
 
@@ -62,6 +64,55 @@ def test_gaps_to_a_published_curve_leave_out_what_lies_beyond_it():
     points.loc["beyond"] = 100.0, 99.0
     gaps = reference.gaps(points, "jpeg-plain")
     assert len(gaps) == 3 and gaps.tolist() == pytest.approx([0.5] * 3, abs=1e-6)
+
+
+def test_what_each_image_saves_is_against_jpeg_on_that_image():
+    jpeg = [("jpeg", q, image, q * rate, 20.0 + q) for image, rate in (("one", 1.0), ("two", 2.0)) for q in (1, 2, 3)]
+    rows = [*jpeg, ("mine", 6, "one", 1.0, 22.0), ("mine", 6, "two", 4.0, 22.0), ("mine", 1, "two", 0.1, 21.0)]
+    table = pd.DataFrame(rows, columns=["codec", "quality", "image", "bpp", "psnr"])
+    assert drawn_curves.each_image(table, "mine", 6).to_dict() == pytest.approx({"one": 50.0, "two": 0.0})
+
+
+def test_the_same_bytes_are_set_beside_each_other(x):
+    learned, jpeg = ({"a": load_codec(name, q).roundtrip(x[:1])} for name, q in (("bmshj2018-hyperprior", 3), ("jpeg", 5)))
+    figure, ahead = drawn_curves.beside_jpeg({"a": x[0]}, learned, jpeg)
+    assert ahead["a"] == pytest.approx(metrics.psnr(x[:1], learned["a"].x_hat).item() - metrics.psnr(x[:1], jpeg["a"].x_hat).item())
+    assert f"JPEG: {len(jpeg['a'].streams[0])} bytes" in figure.axes[2].get_title()
+
+
+def test_first_pictures_have_the_numbers_of_their_frames(x):
+    codec = load_codec("bmshj2018-hyperprior", 3)
+    rows, frames = first_look.attacked(x[:1], {"file": (codec, objectives.Rate())}, (2, 8), steps=2, seed=0)
+    assert set(rows) == {("file", 2), ("file", 8)} and set(frames) == {("file", "2/255"), ("file", "8/255")}
+    assert f"×{rows['file', 8].bpp_ratio:.2f}" in frames["file", "8/255"].text
+    seen, frames = first_look.two_bounds({"h": codec}, x[:1], level=8, steps=2, seed=0)
+    attacked = frames["h", "ball"].pictures["attacked"][None]
+    assert seen.loc[("h", "ball"), "input"] == pytest.approx(metrics.psnr(x[:1], attacked).item())
+    apart = metrics.psnr(codec.reconstruct(x[:1]), codec.reconstruct(attacked)).item()
+    assert seen.loc[("h", "ball"), "outputs"] == pytest.approx(apart, abs=1e-3) and (attacked - x[:1]).abs().max() > 8.5 / 255
+
+
+def test_a_codec_without_gradient_gets_the_attacks_made_on_another(x):
+    codec, attack = load_codec("bmshj2018-hyperprior", 3), attacks.PGD(8 / 255, steps=2)
+    table = your_turn.Table(x, 8 / 255, 0, instead=codec)
+    own, jpeg = table.row(codec, attack), table.row(load_codec("jpeg", 50), attack)
+    assert own["attacked"] == "itself" and jpeg["attacked"] == "transferred" and len(table._made) == 1
+    rows = metrics.before_after(load_codec("jpeg", 50), x, attack(codec, x).x_adv)
+    assert jpeg["picture"] == pytest.approx(rows["psnr_recon"].mean()) and jpeg["PSNR"] == pytest.approx(rows["psnr_clean"].mean())
+
+
+def test_the_dct_is_orthonormal_and_begins_with_the_mean():
+    filters = your_turn.dct_filters()
+    flat = filters[:64].flatten(1)
+    assert filters.shape == (192, 1, 8, 8) and torch.allclose(flat @ flat.T, torch.eye(64), atol=1e-5)
+    assert torch.allclose(filters[0], torch.full((1, 8, 8), 1 / 8)) and torch.equal(filters[:64], filters[128:])
+
+
+def test_only_committed_rows_of_unmended_attacks_are_marked():
+    rows = pd.DataFrame({"attack": ["MI-FGSM", "continuation", "sign noise"]})
+    assert robust.older(rows) == ["MI-FGSM"]
+    rows.attrs["made"] = "standard run"
+    assert robust.older(rows) == []
 
 
 def test_spectra_lie_apart_by_the_mean_of_their_range():
