@@ -11,34 +11,33 @@ from matplotlib.figure import Figure
 from nic_helpers import plotting
 from nic_helpers.course.boards import spread
 
-ALL, ONE = "#D55E00", "#0072B2"
+ALL, ONE, MEAN = "#D55E00", "#0072B2", "#CC79A7"
 
 
 def by_quality(table: pd.DataFrame, shown: Mapping[str, int | None]) -> Figure:
     """File growth by the quality at which a picture is stored, means over images, a named line an attack.
 
     ``table``: rows with ``attack``, ``quality``, ``bpp_ratio``. ``shown``: attack -> the quality it was made for, which is
-    ringed; None: made for all of them, drawn in another colour. The last one's line is unbroken.
+    ringed; None: made for all of them, the last one in a colour of its own and unbroken, others in a third colour.
     """
+    colours = {a: ONE if aim is not None else ALL if a == list(shown)[-1] else MEAN for a, aim in shown.items()}
     figure, ax = plt.subplots(figsize=(7.6, 4.8))
     means = table.groupby(["attack", "quality"])["bpp_ratio"].mean().unstack()
     dashes, last_named = iter(("-", "--", ":", "-.")), list(shown)[-1]
     for attack, aim in shown.items():
-        line, colour = means.loc[attack], ALL if aim is None else ONE
+        line, colour = means.loc[attack], colours[attack]
         width = 4.5 if aim is None else 2
         ax.plot(line.index, line, "-" if attack == last_named else next(dashes), marker="o", ms=8, color=colour, lw=width)
         if aim is not None:
             ax.plot(aim, line[aim], "o", ms=17, mfc="none", mec="black", mew=1.8)
     lowest = means.loc[list(shown)].min(axis=1)
     for attack in {lowest.idxmin(), *(a for a, aim in shown.items() if aim is None)}:
-        where, colour = (means.loc[attack].idxmin(), lowest[attack]), ALL if shown[attack] is None else ONE
+        where, colour = (means.loc[attack].idxmin(), lowest[attack]), colours[attack]
         text = {"xytext": (-12, -4), "textcoords": "offset points", "ha": "right", "fontsize": 14, "color": colour}
         ax.annotate(f"×{lowest[attack]:.2f}", where, **text)
     first, last = means.columns[[0, -1]]
     ax.set_xlim(first - 0.25 * (last - first), last + 0.05 * (last - first))
-    _names(
-        ax, {a: means.loc[a].iloc[-1] for a in shown}, means.columns[-1], {a: ALL if v is None else ONE for a, v in shown.items()}
-    )
+    _names(ax, {a: means.loc[a].iloc[-1] for a in shown}, means.columns[-1], colours)
     ax.axhline(1, color="0.3", lw=1)
     ax.set_xticks(means.columns, [f"q{q:g}" for q in means.columns], fontsize=14)
     ax.yaxis.set_major_formatter(lambda v, _: f"×{v:.1f}")

@@ -86,7 +86,9 @@ def clean(rows: pd.DataFrame, look: Mapping[str, dict], shown: Sequence[int]) ->
         _line(axes[1], _worst(part), "psnr_source", shown, **look[label])
         _line(axes[2], part, "bpp", shown, **look[label])
     axes[0].set(ylabel="PSNR to the source (dB)", title="mean over images")
-    axes[1].set(title="the image that fares worst", ylim=axes[0].set_ylim(5, 40))
+    axes[1].set(title="the image that fares worst")
+    axes[0].sharey(axes[1])  # its range holds the mean's, but for the top
+    axes[1].set_ylim(top=rows.groupby(["label", "generation"])["psnr_source"].mean().max() + 1)
     axes[2].set(ylabel="rate (bits per pixel, real bytes)", title="file, mean over images")
     figure.legend(loc="outside right upper")
     return figure
@@ -156,19 +158,20 @@ def settles(rows: pd.DataFrame, rest: pd.DataFrame, look: Mapping[str, dict], sh
 
 def attacked(rows: pd.DataFrame, labels: Sequence[str], starts: Mapping[str, tuple[str, str]], shown: Sequence[int]) -> Figure:
     """A column a codec: quality above, the file below. ``starts``: what goes in -> colour and line."""
-    figure, axes = plt.subplots(2, len(labels), figsize=(3.4 * len(labels), 6.4), sharey="row")
+    figure, axes = plt.subplots(2, len(labels), figsize=(3.8 * len(labels) + 1.5, 6.4), sharey="row")
     for label, column in zip(labels, axes.T, strict=True):
         for start, (colour, line) in starts.items():
             part = rows[(rows["label"] == label) & (rows["start"] == start)]
             named = start if label == labels[0] else None
-            _line(column[0], part, "psnr_source", shown, color=colour, ls=line, label=named)
-            _line(column[1], part, "bpp", shown, color=colour, ls=line)
-        column[0].set(title=label, xlabel="")
+            _line(column[0], part, "psnr_source", shown, color=colour, ls=line, lw=2.2, label=named)
+            _line(column[1], part, "bpp", shown, color=colour, ls=line, lw=2.2)
+        column[0].set(xlabel="")
+        column[0].set_title(label, fontsize=14)
     axes[0, 0].set_ylabel("PSNR to the source (dB)")
     axes[1, 0].set(ylabel="rate (bits per pixel)", yscale="log")
     axes[1, 0].set_yticks([0.3, 0.5, 1, 2], [0.3, 0.5, 1, 2])
     axes[1, 0].set_yticks([], minor=True)
-    figure.legend(loc="outside right upper")
+    figure.legend(loc="outside right upper", fontsize=12)
     return figure
 
 
