@@ -20,16 +20,7 @@ from nic_helpers.stats import rate_difference, summarise
 
 # Okabe and Ito's colour-blind safe palette
 _BLUE, _ORANGE, _GREEN, _RED, _PURPLE, _SKY, _YELLOW, _BROWN, _BLACK, _GREY = (
-    "#0072B2",
-    "#E69F00",
-    "#009E73",
-    "#D55E00",
-    "#CC79A7",
-    "#56B4E9",
-    "#B8A900",
-    "#8B5A2B",
-    "#000000",
-    "#7F7F7F",
+    f"#{code}" for code in ["0072B2", "E69F00", "009E73", "D55E00", "CC79A7", "56B4E9", "B8A900", "8B5A2B", "000000", "7F7F7F"]
 )
 _DIM = "#5A5A5A"
 #: codec -> (colour, marker); never changed from figure to figure. Learned codecs have colours, classical ones are grey.
