@@ -37,14 +37,11 @@ def side_by_side(gain: pd.DataFrame, price: pd.DataFrame) -> Figure:
         hollow = price.loc[name, "PSNR (dB)"] < -DEAR
         face = "white" if hollow else STATIC
         ax.scatter(row["static"], row["adaptive"], s=_area(price.loc[name, "encoder ×"]), fc=face, ec=STATIC, lw=1.8, zorder=3)
-    low = 0  # of the names on the floor every second one hangs lower
-    for names in sorted(_heaps(gain), key=lambda names: gain.loc[names, "static"].mean()):
-        at = gain.loc[names].mean()
-        _label(ax, names, at, _area(price.loc[names, "encoder ×"].max()), high, 15 * (low % 2))
-        low += at["adaptive"] < FLOOR
+    for names in _heaps(gain):
+        _label(ax, names, gain.loc[names].mean(), _area(price.loc[names, "encoder ×"].max()), high)
     ax.set_xlabel("gain against the static attack (dB)", fontsize=13)
     ax.set_ylabel("gain left against the adaptive attack (dB)", fontsize=13)
-    ax.set(ylim=(-2.6, gain["adaptive"].max() + 1.6), xlim=(-1.2, high))
+    ax.set(ylim=(-3, gain["adaptive"].max() + 1.6), xlim=(-1.2, high))
     for times in (1, 4, 30):
         ax.scatter([], [], s=_area(times), fc=STATIC, ec=STATIC, label=f"encoder's time ×{times}")
     ax.scatter([], [], s=_area(1), fc="white", ec=STATIC, lw=1.8, label="hollow: more than ½ dB\noff clean pictures (mean)")
@@ -71,17 +68,19 @@ def _heaps(gain: pd.DataFrame, across: float = 1.0, up: float = 0.4) -> list[lis
     return heaps
 
 
-def _label(ax, names: Sequence[str], at: pd.Series, area: float, high: float, drop: float) -> None:
-    """The names of a heap beside it: below on the floor (``drop`` points lower), above at the right edge, else to the right."""
-    away = area**0.5 / 2 + 4
-    if at["adaptive"] < FLOOR:
-        offset, ha, va = (0, -away - drop), "center", "top"
+def _label(ax, names: Sequence[str], at: pd.Series, area: float, high: float) -> None:
+    """The names of a heap beside it: below on the floor (one name slants up to its mark), above at the right edge, else to the right."""
+    away, turn = area**0.5 / 2 + 4, {}
+    if at["adaptive"] < FLOOR and len(names) == 1:
+        offset, ha, va, turn = (-away / 2, -away), "right", "center", {"rotation": 32, "rotation_mode": "anchor"}
+    elif at["adaptive"] < FLOOR:
+        offset, ha, va = (0, -away), "center", "top"
     elif at["static"] > 0.82 * high:
         offset, ha, va = (0, away), "center", "bottom"
     else:
         offset, ha, va = (away, 0), "left", "center"
     place = (at["static"], at["adaptive"])
-    ax.annotate("\n".join(names), place, offset, textcoords="offset points", ha=ha, va=va, fontsize=11, linespacing=1.05)
+    ax.annotate("\n".join(names), place, offset, textcoords="offset points", ha=ha, va=va, fontsize=11, linespacing=1.05, **turn)
 
 
 def against_time(gain: pd.Series, milliseconds: pd.Series, bare: float) -> Figure:
