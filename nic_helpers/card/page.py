@@ -257,16 +257,9 @@ def _pictures(card: Card) -> str:
 
 def _checks(card: Card) -> str:
     marks = {True: '<span class="ok">✓ well</span>', False: '<span class="bad">✗ look</span>', None: "– not done"}
-    absent = ", ".join(what.lower() for what, text, _ in card.checks if text == NOT_FOUND)
-    listed = [c for c in card.checks if c[1] != NOT_FOUND]
-    if absent:
-        listed.append(("Gradients", f"looked for and not found: {absent}", True))
-    grouped: dict[tuple, list[str]] = {}
-    for what, text, ok in listed:
-        grouped.setdefault((what, ok), []).append(text)
     rows = "".join(
-        f'<tr><td class="n">{marks[ok]}</td><th class="n">{html.escape(what)}</th><td>{html.escape("; ".join(texts))}</td></tr>'
-        for (what, ok), texts in grouped.items()
+        f'<tr><td class="n">{marks[ok]}</td><th class="n">{html.escape(what)}</th><td>{html.escape(text)}</td></tr>'
+        for what, text, ok in card.checks
     )
     return f"<h2>Can these numbers be trusted?</h2><table>{rows}</table>"
 

@@ -197,6 +197,6 @@ def through(rows: pd.DataFrame, ways: Sequence[str], shown: Sequence[int]) -> Fi
         _line(axes[0], part, "psnr_source", shown, label=way, **drawn)
         _line(axes[1], part[part["image"] == worst], "psnr_source", shown, **drawn)
     axes[0].set(ylabel="PSNR to the source (dB)", title="mean over images")
-    axes[1].set(title="the image that fares worst")
-    figure.legend(loc="outside right upper", title="attack climbs")
+    axes[1].set(title=f"the image that fares worst under “{ways[-1]}”")
+    figure.legend(loc="outside right upper", title="what goes in")
     return figure

@@ -20,11 +20,11 @@ PER_BLOCK = "bits per 16×16 pixels"
 
 
 def where_bits_go(
-    pictures: Mapping[str, Tensor], maps: Sequence[Tensor], decoded: Sequence[Tensor], sizes: Sequence[int]
+    pictures: Mapping[str, Tensor], maps: Sequence[Tensor], decoded: Sequence[Tensor], sizes: Sequence[int], dotted: Tensor
 ) -> Figure:
     """A row for each of two ``pictures`` (name -> [3, H, W]): the picture, its map of bits [h, w] on one scale, what is decoded.
 
-    ``sizes``: the files, in bytes.
+    ``sizes``: the files, in bytes; ``dotted``: the blocks [h, w] that get a dot.
     """
     figure, axes = plt.subplots(len(maps), 3, figsize=(11, 3.7 * len(maps)))
     norm = PowerNorm(0.5, 0, max(m.max().item() for m in maps))
@@ -32,6 +32,8 @@ def where_bits_go(
     for row, (name, x), bits, out, size, colour in zip(axes, pictures.items(), maps, decoded, sizes, colours, strict=True):
         plotting.picture(row[0], x, "")
         shown = row[1].imshow(bits.cpu(), cmap="magma", norm=norm, interpolation="nearest")
+        down, across = dotted.cpu().nonzero(as_tuple=True)
+        row[1].plot(across, down, ".", color="white", ms=4, alpha=0.8)
         plotting.picture(row[2], out, "")
         row[0].text(-0.06, 0.5, name, fontsize=19, rotation=90, ha="right", va="center", transform=row[0].transAxes)
         row[1].set_title(f"file: {size / 1000:.1f} kB", fontsize=19, color=colour)

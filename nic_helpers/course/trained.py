@@ -97,6 +97,17 @@ def last_stage(codec) -> dict:
     return json.loads(codec.weights.card["stages"])[-1]
 
 
+def aims(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """The attacks of these rows that aim at the picture, and those that aim at the file; one that aims at both is in both."""
+    names = rows["attack"].unique()
+    return [a for a in names if "rate" not in a], [a for a in names if "rate" in a or a == "SRDA both"]
+
+
+def least(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The owner's PSNR (``psnr_own``) under the attack of ``names`` that does most, by image and weights."""
+    return rows[rows["attack"].isin(names)].groupby(["image", "weights"])["psnr_own"].min().unstack()
+
+
 def lower(rows: pd.DataFrame, value: str, names: Sequence[str], weights: str, than: str = "bundled") -> stats.Interval:
     """By how much less ``value`` is with these weights than with others, paired over images, each under the attack of ``names`` that
     does most to it."""

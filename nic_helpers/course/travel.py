@@ -9,6 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from nic_helpers import metrics, plotting, stats
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.course import studies
 from nic_helpers.course.boards import FAMILIES, board, family, short
 
@@ -122,10 +123,12 @@ def step_tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
-def neighbours_keep(table: pd.DataFrame) -> float:
-    """What is left of the effect one quality further, as a share of the diagonal's: the mean over both neighbours."""
+def neighbours_keep(table: pd.DataFrame, *steps: int) -> float:
+    """What is left of the effect one quality further, as a share of the diagonal's: the mean over both neighbours, or over the finer (1)
+    or coarser (-1) ones."""
     values = table.to_numpy()
-    near = [values[i, j] / values[i, i] for i in range(len(values)) for j in (i - 1, i + 1) if 0 <= j < len(values)]
+    at = range(len(values))
+    near = [values[i, i + k] / values[i, i] for i in at for k in steps or (-1, 1) if i + k in at]
     return float(sum(near) / len(near))
 
 
@@ -142,9 +145,9 @@ def further(rows: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
     group = next(a for a in unseen["attacked"].unique() if "," in a)
     every = right.where(right == group, group)
     away = {
-        "vs blind pick: three, relatives": unseen,
-        "vs blind pick: three, other quality": rows[rows["target"].isin(EVERYONE) & (rows["quality"] != 3)],
-        "vs blind pick: three, classical": rows[
+        "three at once, beside a blind pick: same quality": unseen,
+        "three at once, beside a blind pick: other quality": rows[rows["target"].isin(EVERYONE) & (rows["quality"] != 3)],
+        "three at once, beside a blind pick: classical": rows[
             rows["relation"].eq("a classical codec") | (rows["codec"].map(family) == "classical")
         ],
     }
@@ -158,8 +161,8 @@ def further(rows: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
         did = did.pivot_table(index=["target", "image"], columns="attacked", values=value)
         return (did[group] - did[members].mean(axis=1)).groupby("image").mean()
 
-    ideas = {"vs right codec: DI-FGSM": ("DI-FGSM", right), "vs right codec: three": ("PGD", every)}
-    ideas["vs right codec: three, DI-FGSM"] = ("DI-FGSM", every)
+    ideas = {"resizing, beside the right codec": ("DI-FGSM", right), "three at once, beside the right codec": ("PGD", every)}
+    ideas["both, beside the right codec"] = ("DI-FGSM", every)
     found: dict[str, dict[str, pd.Series]] = {}
     for value in ("beyond", "beyond_dissolved"):
         base = effect("PGD", right, value)
@@ -253,10 +256,11 @@ def draw_miniature(rows: pd.DataFrame):
     targets = list(dict.fromkeys(zip(rows["codec"], rows["quality"], strict=True)))
     for k, (attacked, part) in enumerate(rows.groupby("attacked", sort=False)):
         at = [targets.index(t) + 0.1 * (k - 1.5) for t in zip(part["codec"], part["quality"], strict=True)]
-        name = attacked.replace("bmshj2018-", "")
-        look = plotting.style(name)
-        hollow = {"markerfacecolor": "none"} if name.endswith("1") else {}
-        ax.plot(at, part["delta_amp"], ls="", ms=8, label=name, **look | hollow)
+        codec, _, quality = attacked.rpartition(" ")
+        one = codec in ARCHITECTURES
+        look = plotting.style(codec) if one else {"color": "black", "marker": "*"}
+        hollow = {"markerfacecolor": "none"} if quality == "1" else {}
+        ax.plot(at, part["delta_amp"], ls="", ms=8, label=short(codec, int(quality)) if one else attacked, **look | hollow)
     ax.axhline(0, color="black", lw=1)
     ax.set_xticks(range(len(targets)), [short(*t) for t in targets])
     ax.set(ylabel="output moved more than input (dB)", xlabel="coded by")
