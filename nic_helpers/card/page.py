@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nic_helpers import __version__, stats
-from nic_helpers.card.measure import NOT_FOUND, Card
+from nic_helpers.card.measure import Card
 from nic_helpers.card.subject import origin
 from nic_helpers.images import pixels_sha256, png_bytes
 from nic_helpers.metrics import BLOW_UP

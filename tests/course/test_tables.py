@@ -19,6 +19,7 @@ from nic_helpers.course import (
     robust,
     studies,
     trained,
+    travel,
     your_turn,
 )
 from nic_helpers.images import to_8bit
@@ -134,6 +135,22 @@ def test_lower_pairs_the_worst_of_several_attacks_image_by_image():
         + [{"weights": w, "image": 1, "attack": "not asked", "delta_own": 99} for w in ("bundled", "robust")]
     )
     assert trained.lower(rows, "delta_own", ["PGD", "FTDA"], "robust").mean == (9 - 5 + 8 - 7) / 2
+
+
+def test_aims_and_the_owners_least_psnr():
+    rows = pd.DataFrame(
+        [("PGD", 1, "a", 30.0), ("SRDA both", 1, "a", 25.0), ("PGD rate", 1, "a", 9.0), ("PGD", 1, "b", 28.0)],
+        columns=["attack", "image", "weights", "psnr_own"],
+    )
+    picture, file = trained.aims(rows)
+    assert picture == ["PGD", "SRDA both"] and file == ["SRDA both", "PGD rate"]
+    assert trained.least(rows, picture).loc[1].to_dict() == {"a": 25.0, "b": 28.0}
+
+
+def test_neighbours_keep_both_ways():
+    table = pd.DataFrame([[4.0, 2.0], [1.0, 5.0]])
+    assert travel.neighbours_keep(table, 1) == 0.5 and travel.neighbours_keep(table, -1) == 0.2
+    assert travel.neighbours_keep(table) == pytest.approx(0.35)
 
 
 def test_damage_is_that_of_the_definitions(x):
