@@ -12,7 +12,7 @@ from nic_helpers.codecs.base import MEMBERS
 from nic_helpers.course import robust, trained
 from nic_helpers.images import to_8bit
 from nic_helpers.objectives import Rate
-from nic_helpers.settings import PROJECT
+from nic_helpers.settings import PROJECT, data_dir
 
 PAGE, CODECS = (PROJECT / "docs" / f"adding-{what}.md" for what in ("an-attack", "a-codec"))
 EPS = 8 / 255
@@ -188,3 +188,23 @@ def test_the_page_on_the_start_says_what_its_singular_values_are():
     along = pd.read_csv(PROJECT / "data" / "results" / "start_along.csv").sort_values("steps")
     for what in ("psnr", "box: outputs apart (dB)"):
         assert along[what].is_monotonic_increasing and f"{along[what].iloc[-1]:.1f} |" in text
+
+
+def test_the_page_of_all_attacks_has_its_rows_and_says_what_they_say():
+    rows = pd.read_csv(data_dir() / "results" / "all_attacks.csv")
+    text = (PROJECT / "docs" / "all-attacks.md").read_text()
+    mean = rows.groupby(["codec", "attack"])[["psnr_recon", "bpp_ratio"]].mean()
+    for codec, part in mean.groupby(level="codec"):
+        apart, file = part.droplevel("codec")["psnr_recon"], part.droplevel("codec")["bpp_ratio"]
+        assert f"| continuation (l2rms) | {apart['continuation (l2rms)']:.2f} [" in text, codec
+        box = apart[[f"{n} (linf)" for n in ("PGD", "I-FGSM", "APGD", "MI-FGSM", "DI-FGSM", "continuation", "PGD, 3 restarts")]]
+        assert box.max() - box.min() < 0.5 and apart["FGSM (linf)"] - box.min() < 1
+        assert 1 <= round(apart["PGD, straight-through (linf)"] - apart["PGD (linf)"], 1) <= 2.2
+        ball = apart[apart.index.str.endswith("(l2rms)")]
+        assert ball.idxmin() == "continuation (l2rms)"
+        one = apart["FGSM (l2rms)"]
+        assert "cheng" in codec or 5.5 < one - ball.min() < 7
+        assert all(abs(one - apart[f"{n} (l2rms)"]) < 1 for n in ("FTDA", "SSAH"))
+        assert file["SRDA, 0°"] == pytest.approx(file["PGD on the rate, rms"], rel=0.05)
+    added = mean["bpp_ratio"].xs("SRDA, 0°", level="attack") - 1
+    assert 0.05 < added["bmshj2018-hyperprior"] / added["mbt2018"] < 0.15
