@@ -138,6 +138,16 @@ def frames(made: Copies, frame: Callable) -> dict:
     }
 
 
+def resting(rest: pd.DataFrame) -> pd.DataFrame:
+    """A row a codec: how many pictures repeat themselves as far as was followed, of how many, from which generation on, and how many of
+    them go round; ``rest`` as of :func:`analysis.settled`."""
+    of_codec = rest.groupby("label", sort=False)["settled"]
+    found = of_codec.agg(settled="count", of="size", earliest="min", latest="max")
+    return found.assign(
+        **{"of these going round": rest[rest["period"] > 1].groupby("label").size().reindex(found.index, fill_value=0)}
+    )
+
+
 def settles(rows: pd.DataFrame, rest: pd.DataFrame, look: Mapping[str, dict], shown: Sequence[int]) -> Figure:
     """How much each generation moves a picture, and how many pictures are at rest; ``rest`` as of :func:`analysis.settled`."""
     figure, axes = plt.subplots(1, 2, figsize=(12, 4.4))

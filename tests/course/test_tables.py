@@ -194,6 +194,17 @@ def test_who_knows_takes_the_worse_of_the_two():
     assert kept["static"] == 5 and kept["adaptive"] == 5
 
 
+def test_resting_counts_who_repeats_and_who_goes_round():
+    nan = float("nan")
+    rest = pd.DataFrame({"label": ["a", "a", "a", "b"], "settled": [2, 4, nan, nan], "period": [1, 2, nan, nan]})
+    found = drawn_generations.resting(rest)
+    assert found.loc["a"].tolist() == [2, 3, 2, 4, 1] and found.loc["b", ["settled", "of", "of these going round"]].tolist() == [
+        0,
+        1,
+        0,
+    ]
+
+
 def test_ends_name_the_largest_loss_of_any_picture():
     rows = pd.DataFrame(
         {"label": "c", "image": i, "generation": g, "psnr_source": v}
