@@ -31,10 +31,10 @@ def closed():
 
 
 def test_the_strongest_is_one_row_a_codec_and_image_and_the_same_images_for_all(rows):
-    for kind in ("box", "ball", "file"):
+    for kind, images in {"box": 8, "ball": 8, "file": 16}.items():
         part = robust.strongest(rows, kind)
         assert not part.duplicated([*robust.KEY, "image"]).any()
-        assert len(part) == part.groupby(robust.KEY).ngroups * part["image"].nunique() == 18 * 8
+        assert len(part) == part.groupby(robust.KEY).ngroups * part["image"].nunique() == 18 * images
 
 
 def test_an_attack_that_some_codec_has_not_met_on_an_image_leaves_that_image_out(rows):
