@@ -176,7 +176,7 @@ def test_what_training_on_without_attacks_did_is_what_the_rows_say():
     lost = stats.bootstrap(worst["trained-on"] - worst["bundled"])
     beside, before = ((worst[w] - worst["robust"]).mean() for w in ("trained-on", "bundled"))
     page, readme = ("".join((PROJECT / p).read_text(encoding="utf-8").split()) for p in ("docs/the-start.md", "README.md"))
-    assert f"ownerloses{lost.mean:.2f}dBmore[{lost.low:.2f},{lost.high:.2f}]" in page
+    assert f"itloses{lost.mean:.2f}dBmoreofitsownPSNR[{lost.low:.2f},{lost.high:.2f}]" in page
     assert f"(FTDA's)itspares{(worst['bundled'] - worst['robust-ftda']).mean():.1f}dB" in readme
     assert f"weaker,by{lost.mean:.1f}dB" in readme and f"isworth{beside:.1f}dB,not{before:.1f}" in readme
 

@@ -75,6 +75,11 @@ def each_image(table: pd.DataFrame, codec: str, quality: float) -> pd.Series:
     return pd.Series({p["image"]: -stats.rate_difference(jpeg[p["image"]], p) for _, p in mine.iterrows()})
 
 
+def shared(curves: Mapping[str, pd.DataFrame]) -> dict[str, tuple[float, float]]:
+    """The range that all curves reach, lowest and highest, in ``psnr`` (dB) and in ``ms_ssim``."""
+    return {m: (max(c[m].min() for c in curves.values()), min(c[m].max() for c in curves.values())) for m in ("psnr", "ms_ssim")}
+
+
 def savings(table: pd.DataFrame) -> Figure:
     """Bytes that each codec saves against JPEG at equal PSNR and at equal MS-SSIM, a row a codec.
 

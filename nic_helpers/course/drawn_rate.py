@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -80,6 +80,16 @@ def _levels(ax, levels: Sequence[float], most: float) -> None:
     ax.set_yticks(doublings, [f"×{v}" for v in doublings], fontsize=12)
     ax.set_ylim(0.7, 1.25 * max(most, 2))
     ax.set_xlabel("ε (/255)", fontsize=12)
+
+
+def files_of(codecs: Sequence, pictures: Mapping[str, Mapping], names: Sequence[str], parts: Callable) -> pd.DataFrame:
+    """A row a codec, kind and image: what ``parts(codec, picture)`` counts. ``pictures``: kind (clean, attacked) -> label -> images."""
+    return pd.DataFrame(
+        {"codec": c.name, "codec_label": c.label, "image": name, "kind": kind} | parts(c, picture)
+        for c in codecs
+        for kind, of in pictures.items()
+        for name, picture in zip(names, of[c.label], strict=True)
+    )
 
 
 def estimates(bits: pd.DataFrame) -> Figure:
