@@ -81,7 +81,7 @@ def trained() -> str:
     size = stats.bootstrap(100 * (price["bpp"]["robust"] / price["bpp"]["bundled"] - 1))
     surely = "spares" if spared.low > 0 else "does not surely spare"
     return (
-        f"**Training under attack {surely} the owner some of the loss**: {spared} dB of {stats.bootstrap(lost['bundled'])} under the "
+        f"**Training under attack {surely} some of the loss**: {spared} dB of {stats.bootstrap(lost['bundled'])} under the "
         f"strongest of {at['attack'].nunique()} attacks at 8/255, for {psnr} dB and {size} % of the bytes on clean pictures (quality 3). "
         f"On FTDA's samples, which push the outputs apart, it is {stats.bootstrap(lost['bundled'] - lost['robust-ftda'])} dB; the "
         f"attacked file is then {grown['robust-ftda']:.2f} times the clean one, where it is {grown['robust']:.2f} on joint samples and "

@@ -23,7 +23,8 @@ def test_more_series_than_there_are_looks_are_refused_not_dropped():
 def test_the_figure_of_trained_codecs_has_a_mark_for_every_set_of_weights():
     weights = {f"w{k}": f"trained so {k}" for k in range(9)}
     table = pd.DataFrame({w: [float(k), k + 1.0] for k, w in enumerate(weights)}, index=["APGD", "Square"])
-    figure = drawn_trained.by_attack({"loss": table, "file": table}, weights, {"APGD": False, "Square": False})
+    rows = table.rename_axis("attack").melt(var_name="weights", value_name="delta_own", ignore_index=False).reset_index()
+    figure = drawn_trained.by_attack(rows.assign(bpp_ratio=2.0), weights, {"APGD": False, "Square": False})
     for ax in figure.axes:
         assert [line.get_label() for line in ax.lines] == list(weights.values())
     plt.close(figure)

@@ -49,8 +49,8 @@ def board(ax, table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], 
     """
     shown = ax.imshow(table.to_numpy(dtype=float), aspect="auto", interpolation="nearest", **options)
     ax.grid(False)
-    ax.set_xticks(range(table.shape[1]), table.columns, rotation=90, fontsize=9)
-    ax.set_yticks(range(table.shape[0]), table.index, fontsize=9)
+    ax.set_xticks(range(table.shape[1]), table.columns, rotation=90, fontsize=11)
+    ax.set_yticks(range(table.shape[0]), table.index, fontsize=10)
     for names, line, across in ((rows, ax.axhline, False), (columns, ax.axvline, True)):
         at = 0
         for name, group in groupby(names):

@@ -12,7 +12,7 @@ from nic_helpers import plotting
 from nic_helpers.course.boards import short
 
 CLEAN, ATTACKED = "#0072B2", "#D55E00"
-LOSS, GROWTH = "loss of the owner (dB)", "file, attacked / clean"
+LOSS, GROWTH = "own loss (dB)", "file, attacked / clean"
 
 
 def worst(rows: pd.DataFrame, picture: list[str], file: list[str]) -> pd.DataFrame:
@@ -51,7 +51,7 @@ def losses(rows: pd.DataFrame, picture: list[str], file: list[str]) -> pd.DataFr
     """What each codec loses before and after training under attack: a row a codec and image, under the attack that does most to it.
 
     ``rows``: of one ε, with the weights "bundled" and "robust"; a codec that has not met every attack with both of them is left
-    out. Columns: (owner's loss in dB, "bundled"), …, (file, attacked / clean, "robust").
+    out. Columns: (own loss in dB, "bundled"), …, (file, attacked / clean, "robust").
     """
     by = ["codec", "quality", "image", "weights"]
     rows = rows[rows["attack"].isin({*picture, *file})]
@@ -81,8 +81,14 @@ def spared(found: pd.DataFrame) -> Figure:
     return figure
 
 
-def by_attack(boards: Mapping[str, pd.DataFrame], names: Mapping[str, str], seen: Mapping[str, bool]) -> Figure:
-    """``boards``: axis label -> a table of attacks (rows) and weights (columns). Attacks that training saw are marked so."""
+def by_attack(rows: pd.DataFrame, names: Mapping[str, str], seen: Mapping[str, bool]) -> Figure:
+    """The own loss and the file under each attack of ``seen``, means over images, a mark a set of weights of ``names``. Attacks that
+    training saw are marked so."""
+    wide = {
+        label: rows.pivot_table(index="attack", columns="weights", values=v)
+        for label, v in ((LOSS, "delta_own"), (GROWTH, "bpp_ratio"))
+    }
+    boards = {label: t.loc[[a for a in seen if a in t.index], [w for w in names if w in t.columns]] for label, t in wide.items()}
     figure, axes = plt.subplots(1, len(boards), figsize=(12, 5.2), sharey=True)
     for ax, (label, table) in zip(axes, boards.items(), strict=True):
         for w, mark, colour in plotting.series(list(table.columns)):

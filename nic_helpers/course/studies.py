@@ -230,7 +230,7 @@ def _transfer(profile: str, seeds: tuple[int, ...]) -> tuple[Grid, ...]:
     if profile == "quick":
         codecs = {"bmshj2018-hyperprior": (1, 6), "cheng2020-anchor": (1,)}
         common = {"crop": 64, "limit": 2, "seeds": seeds, "targets": codecs | {"jpeg": (30,), "vvc": (36,)}}
-        together = {"three together": [(n, q) for n, qualities in codecs.items() for q in qualities]}
+        together = {"three at once": [(n, q) for n, qualities in codecs.items() for q in qualities]}
         return (
             Grid(codecs=codecs, attacks={"PGD": how["PGD"].with_(steps=4)}, **common),
             Grid(codecs={}, ensembles=together, attacks={"PGD": how["PGD"].with_(steps=4)}, **common),

@@ -88,11 +88,13 @@ def onnx_folder(images: Sequence[Tensor]) -> Path:
 
 
 def bars(table: pd.DataFrame, yours: Sequence[str], columns: dict[str, str], title: str, hatched: Sequence[str] = ()):
-    """A panel a column of the table (column -> label), a bar a codec, the reader's own in another colour; ``hatched``: rows that were
-    attacked through another codec, wherever the column is of an attack (``picture``, ``file``)."""
-    figure, axes = plt.subplots(1, len(columns), figsize=(4.1 * len(columns), 0.5 * len(table) + 1.9), sharey=True)
+    """Two rows of panels, one for each column of the table (column -> label), a bar a codec, the reader's own in another colour.
+
+    ``hatched``: rows that were attacked through another codec, wherever the column is of an attack (``picture``, ``file``).
+    """
+    figure, axes = plt.subplots(2, -(-len(columns) // 2), figsize=(11, 0.9 * len(table) + 3.2), sharey=True)
     colours = ["#D55E00" if name in yours else "#9AA5AE" for name in table.index]
-    for ax, (column, label) in zip(axes, columns.items(), strict=True):
+    for ax, (column, label) in zip(axes.flat, columns.items(), strict=True):
         drawn = ax.barh(list(table.index), table[column], color=colours, edgecolor="white")
         for bar, name in zip(drawn, table.index, strict=True):
             bar.set_hatch("//" if name in hatched and column in ("picture", "file") else "")
@@ -101,6 +103,6 @@ def bars(table: pd.DataFrame, yours: Sequence[str], columns: dict[str, str], tit
         ax.tick_params(labelsize=12)
         ax.margins(x=0.18)
         ax.grid(False)
-    axes[0].invert_yaxis()
+    axes.flat[0].invert_yaxis()
     figure.suptitle(title, fontsize=14)
     return figure
