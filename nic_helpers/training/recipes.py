@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Collection
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,15 +121,15 @@ def _check_origin(path: Path, runs: list[Run]) -> None:
         origin = next(r for r in chain if r.name == origin.after)
 
 
-def choose(runs: list[Run], names: list[str]) -> list[Run]:
-    """The named runs and all that they begin from (all runs, if no names are given)."""
+def choose(runs: list[Run], names: list[str], begun: Collection[str] = ()) -> list[Run]:
+    """The named runs and all that they begin from (all runs, if no names are given); what a run in ``begun`` began from is not needed."""
     by_name = {r.name: r for r in runs}
     unknown = [n for n in names if n not in by_name]
     if unknown:
         raise ValueError(f"no run named {', '.join(unknown)}: there are {', '.join(by_name)}")
     wanted: set[str] = set(names or by_name)
     for r in reversed(runs):
-        if r.name in wanted and r.after:
+        if r.name in wanted and r.after and r.name not in begun:
             wanted.add(r.after)
     return [r for r in runs if r.name in wanted]
 
@@ -239,7 +240,7 @@ def execute(runs: list[Run], a: argparse.Namespace) -> list[str]:
     with ThreadPoolExecutor(a.jobs) as pool:
         going: dict[Future, Run] = {}
         while waiting or going:
-            ready = [r for r in waiting if r.after is None or r.after in finished]
+            ready = [r for r in waiting if r.after is None or r.after in finished or r.after not in {v.name for v in runs}]
             for r in ready[: a.jobs - len(going)]:  # no more: what becomes ready meanwhile comes in the recipe's order, too
                 waiting.remove(r)
                 going[pool.submit(_execute, r, a)] = r
@@ -263,7 +264,10 @@ def run_from_command_line(a: argparse.Namespace) -> int:
     """``--recipe``: print the plan, and unless it is a dry run, do it. Returns the exit status."""
     a.out = a.out or Path("data/training")
     try:
-        runs = choose(read_recipe(a.recipe, a.out), a.only_runs)
+        runs = read_recipe(a.recipe, a.out)
+        runs = choose(
+            runs, a.only_runs, {r.name for r in runs if (r.folder(a.out) / "state.pt").is_file() or _small_state(r, a).is_file()}
+        )
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

@@ -146,6 +146,7 @@ def test_a_failed_run_is_named_and_what_depends_on_it_is_not_begun(recipe, tmp_p
 def test_chosen_runs_bring_those_they_begin_from(recipe, tmp_path):
     runs = read_recipe(recipe, tmp_path)
     assert [r.name for r in choose(runs, ["means"])] == ["wide", "means"]
+    assert [r.name for r in choose(runs, ["means"], begun=["means"])] == ["means"]  # it goes on from its own state
     with pytest.raises(ValueError, match="no run named nothing"):
         choose(runs, ["nothing"])
 
