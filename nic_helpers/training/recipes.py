@@ -236,11 +236,11 @@ def execute(runs: list[Run], a: argparse.Namespace) -> list[str]:
 
     A run whose start failed is not begun. Output goes to ``output.txt`` in each run's folder.
     """
-    waiting, finished, failed = list(runs), set(), []
+    waiting, finished, failed, chosen = list(runs), set(), [], {r.name for r in runs}
     with ThreadPoolExecutor(a.jobs) as pool:
         going: dict[Future, Run] = {}
         while waiting or going:
-            ready = [r for r in waiting if r.after is None or r.after in finished or r.after not in {v.name for v in runs}]
+            ready = [r for r in waiting if r.after in finished or r.after not in chosen]  # what is not chosen has been done before
             for r in ready[: a.jobs - len(going)]:  # no more: what becomes ready meanwhile comes in the recipe's order, too
                 waiting.remove(r)
                 going[pool.submit(_execute, r, a)] = r
