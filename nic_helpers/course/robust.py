@@ -25,15 +25,20 @@ QUESTIONS = {
 }
 
 
+def _again() -> list[str]:
+    """The attacks that have met every codec at 8/255 since they were mended."""
+    mended = studies.begun("robustness")
+    met = mended[mended["eps_255"] == 8].groupby("attack")["attacked"].nunique()
+    return met.index[met == met.max()].tolist()
+
+
 def committed() -> pd.DataFrame:
     """The committed rows, first seed: those of the mended attacks in place of the older ones of the same name, as soon as such an attack
     has met every codec at 8/255."""
     old = studies.published("08", "robustness")
     if "continuation" in set(old["attack"]):  # made by the mended attacks throughout
         return old[old["seed"] == old["seed"].min()]
-    mended = studies.begun("robustness")
-    met = mended[mended["eps_255"] == 8].groupby("attack")["attacked"].nunique()
-    again = met.index[met == met.max()]
+    mended, again = studies.begun("robustness"), _again()
     return pd.concat([old[~old["attack"].isin(again)], mended[mended["attack"].isin(again)]], ignore_index=True)
 
 
@@ -247,8 +252,8 @@ def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 def older(rows: pd.DataFrame) -> list[str]:
     """Of the committed rows, the attacks that have not been run again since they were mended; none of a run's own rows."""
-    mended = set(studies.begun("robustness")["attack"])
-    return [] if "made" in rows.attrs else [a for a in rows["attack"].unique() if a not in mended and kind_of(a) != "controls"]
+    again = [] if "made" in rows.attrs else _again()
+    return [a for a in rows["attack"].unique() if again and a not in again and kind_of(a) != "controls"]
 
 
 def draw_tables(tables: dict[str, pd.DataFrame], marked: Sequence[str] = ()):

@@ -104,7 +104,7 @@ def aims(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
 
 
 def least(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The owner's PSNR (``psnr_own``) under the attack of ``names`` that does most, by image and weights."""
+    """The own PSNR (``psnr_own``) under the attack of ``names`` that does most, by image and weights."""
     return rows[rows["attack"].isin(names)].groupby(["image", "weights"])["psnr_own"].min().unstack()
 
 
