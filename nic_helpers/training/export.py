@@ -90,8 +90,6 @@ def _stages(state_path: Path) -> list[dict]:
     }
     if settings.get("against"):
         stage |= {k: settings[k] for k in ("against", "eps", "attack_steps", "penalty")}
-    if settings.get("teacher"):
-        stage["teacher"] = settings["teacher"]
     stage["start"] = start if start in INITIALISE or from_ours else Path(start).parent.name
     stage |= {"steps": state["step"], "minutes": round(state["seconds"] / 60), "hardware": state.get("hardware", "")}
     return [*earlier, stage]

@@ -6,7 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nic_helpers.codecs.architecture import Architecture
 from nic_helpers.codecs.coders import walk
 from nic_helpers.codecs.quantisers import add_noise, round_ste
 from nic_helpers.codecs.song2021 import lambda_of, level_of
@@ -17,17 +16,16 @@ from nic_helpers.training.settings import Settings
 
 
 def rate_distortion_loss(
-    arch: Kind, model: nn.Module, x: Tensor, lmbda: float, amp=None, quantise=add_noise, synthesise=None, quality_map=None, y=None
+    arch: Kind, model: nn.Module, x: Tensor, lmbda: float, amp=None, quantise=add_noise, synthesise=None, quality_map=None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(loss, bpp, mse): R + λ·255²·MSE, R in bits per pixel, MSE on [0, 1].
 
     ``quantise`` stands for rounding in the rate; ``synthesise`` (default: the same) in what the synthesis sees. ``quality_map``
-    [B, 1, H, W]: what the sender is asked for instead of λ, with a λ of its own at every pixel. ``y``: latents that are coded instead of
-    the analysis's.
+    [B, 1, H, W]: what the sender is asked for instead of λ, with a λ of its own at every pixel.
     """
     coding = arch(model, quality_of(lmbda), amp=amp)
     coding = coding if quality_map is None else coding.with_map(quality_map)
-    w = walk(coding, x, quantise, see=synthesise, y=y)
+    w = walk(coding, x, quantise, see=synthesise)
     bpp = sum(b.sum() for b in w.bits().values()) / (x.size(0) * x.size(2) * x.size(3))
     mse = F.mse_loss(w.x_hat, x)
     weighed = lmbda * mse if quality_map is None else (lambda_of(quality_map) * (w.x_hat - x).square()).mean()
@@ -47,11 +45,10 @@ def rate_loss(arch: Kind, model: nn.Module, y: Tensor, side_weight: float = 1.0)
 
 
 def train_step(
-    s: Settings, arch: Kind, model: nn.Module, batch: Tensor, lmbda: float, step: int = 0, teacher: Architecture | None = None
+    s: Settings, arch: Kind, model: nn.Module, batch: Tensor, lmbda: float, step: int = 0
 ):
     """(loss, bpp, mse) of one step of a run, ready for ``backward``: on images [B, 3, H, W], or on latents [B, M, h, w]
-    where the entropy model learns alone. With a ``teacher`` rate and distortion are those of its latents, and the loss has the mean
-    squared error of the analysis's own beside them."""
+    where the entropy model learns alone."""
     if s.only:
         return rate_loss(arch, model, batch, min(1.0, (step + 1) / max(1.0, s.side_warmup * s.steps)))
     amp = torch.bfloat16 if s.bf16 else None
@@ -59,11 +56,7 @@ def train_step(
         batch = with_samples(s, arch, model, batch, lmbda)
     quality_map = draw_maps(len(batch), batch.size(2), level_of(lmbda), (s.seed, step)).to(batch) if arch.takes_map else None
     see = round_ste if s.mixed else None
-    with torch.no_grad():
-        y = teacher.analysis(batch) if teacher else None
-    loss, bpp, mse = rate_distortion_loss(arch, model, batch, lmbda, amp, synthesise=see, quality_map=quality_map, y=y)
-    if teacher:
-        loss = loss + F.mse_loss(arch(model, s.quality, amp=amp).analysis(batch), y)
+    loss, bpp, mse = rate_distortion_loss(arch, model, batch, lmbda, amp, synthesise=see, quality_map=quality_map)
     if s.against == "gradient":
         loss = loss + s.penalty * gradient_penalty(arch, model, batch, lmbda)
     return loss, bpp, mse

@@ -29,7 +29,6 @@ from nic_helpers.training.export import file_of, is_ours
 from nic_helpers.training.losses import train_step
 from nic_helpers.training.settings import Settings, as_options, names
 from nic_helpers.training.start import INITIALISE
-from nic_helpers.training.teacher import teacher_of
 
 _SETTINGS = names()
 _OWN = {"name", "bundle", "stop", "keep_every"}
@@ -109,16 +108,13 @@ def _check_origin(path: Path, runs: list[Run]) -> None:
     origin = last
     while True:
         s = origin.settings
-        for began in (s.teacher, None if origin.after else s.start):
-            try:
-                if began:
-                    ours = is_ours(began)
-                    check_origin(last.bundle, first_start(read_weights(file_of(began, s.arch, s.quality))) if ours else began)
-            except ValueError as error:
-                raise ValueError(f"{path}, run {last.name}: {error} ({origin.name})") from None
         if not origin.after:
-            return
+            break
         origin = next(r for r in chain if r.name == origin.after)
+    try:
+        check_origin(last.bundle, first_start(read_weights(file_of(s.start, s.arch, s.quality))) if is_ours(s.start) else s.start)
+    except ValueError as error:
+        raise ValueError(f"{path}, run {last.name}: {error} ({origin.name})") from None
 
 
 def choose(runs: list[Run], names: list[str], begun: Collection[str] = ()) -> list[Run]:
@@ -143,10 +139,10 @@ def seconds_per_step(s: Settings, device: str = "cpu", steps: int = 2) -> float:
     x = torch.rand(s.batch, *shape, device=device)
     if s.channels_last:
         model, x = (v.to(memory_format=torch.channels_last) for v in (model, x))
-    teacher, took = teacher_of(s, model, device), []
+    took = []
     for _ in range(steps + 1):
         began = time.perf_counter()
-        train_step(s, arch, model, x, s.lmbda, teacher=teacher)[0].backward()
+        train_step(s, arch, model, x, s.lmbda)[0].backward()
         if x.is_cuda:
             torch.cuda.synchronize()
         took.append(time.perf_counter() - began)
@@ -159,7 +155,7 @@ def plan(runs: list[Run], out: Path, device: str = "cpu") -> pd.DataFrame:
     rows = []
     for r in runs:
         s = r.settings
-        kind = (s.arch, s.widths, s.batch, s.crop, s.bf16, s.channels_last, s.only, s.mixed, s.teacher)
+        kind = (s.arch, s.widths, s.batch, s.crop, s.bf16, s.channels_last, s.only, s.mixed)
         if kind not in pace:
             pace[kind] = seconds_per_step(s, device)
         done = min(r.done(out), r.stop)

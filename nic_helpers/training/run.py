@@ -35,7 +35,6 @@ from nic_helpers.training.losses import rate_distortion_loss, train_step
 from nic_helpers.training.optimisers import optimiser_of
 from nic_helpers.training.settings import Settings
 from nic_helpers.training.start import INITIALISE
-from nic_helpers.training.teacher import take_over, teacher_of
 from nic_helpers.training.warmstart import begin_from
 
 
@@ -88,9 +87,6 @@ class Training:
             nn.Module.load_state_dict(self.model, state["model"], strict=False)
         else:
             _initialise(s, self.arch, self.model, self.crops)
-        self.teacher = teacher_of(s, self.model, device)
-        if self.teacher and not state:
-            take_over(self.model, self.teacher)
         self._prepare()
         quantiles = {n for n, _ in self.model.named_parameters() if n.endswith("quantiles")}
         self.main = [p for n, p in self.model.named_parameters() if n not in quantiles and p.requires_grad]
@@ -118,8 +114,9 @@ class Training:
             return None
         state = torch.load(self.state_path, map_location="cpu", weights_only=True)
         s = self.s
-        then = json.loads(json.dumps(asdict(Settings(s.arch, s.quality, s.widths, s.steps)))) | json.loads(state["settings"])
-        if then != json.loads(json.dumps(asdict(s))):
+        now, plain = (json.loads(json.dumps(asdict(settings))) for settings in (s, Settings(s.arch, s.quality, s.widths, s.steps)))
+        then = plain | {k: v for k, v in json.loads(state["settings"]).items() if k in now or v is not None}
+        if then != now:  # a setting that there is no more, and that was not made use of, does not count
             raise ValueError(f"{self.state_path} belongs to other settings: {state['settings']}. Choose another --out.")
         return state
 
@@ -143,7 +140,7 @@ class Training:
         if s.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         lmbda = LAMBDAS[step % s.quality + 1] if self.arch.variable else s.lmbda
-        loss, bpp, mse = train_step(s, self.arch, self.model, x, lmbda, step, self.teacher)
+        loss, bpp, mse = train_step(s, self.arch, self.model, x, lmbda, step)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
         if self.centring:

@@ -44,12 +44,6 @@ class Settings:
     only: str | None = _setting(str, "train the entropy model alone, the transforms as they are", None, choices=("entropy",))
     side_warmup: float = _setting(float, "with --only: share of the steps in which z becomes dear", 0.0)
     imitate: int = _setting(int, "with --only: steps in which a new h_a first learns to give the scale hyperprior's z", 0)
-    teacher: str | None = _setting(
-        str,
-        "weights (SET/ARCH/QUALITY of this repository's, or a file) whose latents the analysis learns to give, while all that comes "
-        "after learns on them",
-        None,
-    )
     mixed: bool = _setting(bool, "round for the synthesis (straight-through), add noise for the rate", False)
     compile: bool = _setting(bool, "compile the transforms: for long runs, it takes minutes", False)
     centred: bool = _setting(bool, "steps as if each convolution's inputs had mean zero", False)
@@ -85,8 +79,6 @@ class Settings:
             raise ValueError(f"only must be 'entropy' or left out, got {self.only!r}")
         if self.against and self.only:
             raise ValueError("against needs pictures, which only='entropy' never sees")
-        if self.teacher and (self.only or self.against or ARCHITECTURES[self.arch].variable):
-            raise ValueError("a teacher is for all of a codec of one rate: it goes with neither only nor against")
         if not (0 < self.eps <= 1 and self.attack_steps > 0 and self.penalty >= 0):
             raise ValueError("eps must be above 0 and at most 1, attack_steps at least 1, penalty at least 0")
         kind = ARCHITECTURES[self.arch]
@@ -103,7 +95,7 @@ class Settings:
     @property
     def learns(self) -> str:
         """What a run trains, in a word for a table."""
-        return self.only or ("a teacher's latents" if self.teacher else "all")
+        return self.only or "all"
 
 
 def _given() -> list[Field]:

@@ -15,8 +15,11 @@ from nic_helpers.codecs.architecture import Architecture
 from nic_helpers.codecs.cai2022 import Cai2022
 from nic_helpers.codecs.coders import walk
 from nic_helpers.codecs.kamisli2024 import gain
+from nic_helpers.codecs.liu2023 import MixedBlock, Tcm
 from nic_helpers.codecs.registry import ARCHITECTURES
+from nic_helpers.codecs.zou2022 import Stf
 from nic_helpers.training.kinds import channel_wise, context, has_other_transforms, means, quality_of, residual, side_information
+from nic_helpers.training.swin_start import swin_components
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
@@ -93,24 +96,28 @@ def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) ->
 
     With random weights the latents round to zero and thousands of steps are lost. Here each stride-2 layer computes the
     principal components of 2×2 blocks of its input, the synthesis mirrors it, and the last gain sets the quantiser's
-    step to what λ asks for (8 at λ = 0.013, growing as √λ). In Cheng2020's blocks the analysis runs through the main
-    branch, lifted by a bias into LeakyReLU's linear part; the synthesis through the linear ``upsample`` branch; every
-    other residual branch starts small.
+    step to what λ asks for (8 at λ = 0.013, growing as √λ). In Cheng2020's blocks, which Liu's codec has too, the analysis
+    runs through the main branch, lifted by a bias into LeakyReLU's linear part; the synthesis through the linear
+    ``upsample`` branch; every other residual branch starts small. STF: see :func:`swin_components`.
 
     Parameters: x [B, 3, H, W] in [0, 1], a few hundred crops' worth of pixels.
     """
-    if has_other_transforms(ARCHITECTURES[arch_name]):
+    arch = ARCHITECTURES[arch_name]
+    if has_other_transforms(arch) and arch not in (Stf, Tcm):
         raise ValueError(f"{arch_name} has no principal-component start: begin from 'random', 'default', or from a run of its own")
-    in_blocks = residual(ARCHITECTURES[arch_name])
+    in_blocks = residual(arch) or arch is Tcm
     # GDN and IGDN undo each other in the plain codecs; in Cheng2020's the linear branch has no IGDN to undo a GDN
     _near_identity_gdn(model, 1e-4 if in_blocks else 0.01)
     scale = 8.0 * math.sqrt(lmbda / 0.013)
-    if ARCHITECTURES[arch_name].variable:
+    if arch.variable:
         scale /= float(gain(model, quality_of(lmbda)))
         neutral_variable_rate(model)
-    stages = _pca_residual if in_blocks else _pca_plain
+    stages = swin_components if arch is Stf else _pca_residual if in_blocks else _pca_plain
     latents = stages(model, x, scale)
-    start_entropy_model(ARCHITECTURES[arch_name], model, latents)
+    if channel_wise(arch):
+        expect_latents(model, latents)
+    else:
+        start_entropy_model(arch, model, latents)
 
 
 def _pca_plain(model: nn.Module, x: Tensor, gain: float) -> Tensor:
@@ -138,6 +145,8 @@ def _pca_residual(model: nn.Module, x: Tensor, gain: float) -> Tensor:
             shrink(m.conv2, 0.01)
         elif isinstance(m, AttentionBlock):
             close_gate(m)
+        elif isinstance(m, MixedBlock):
+            shrink(m.conv1_2, 0.01)
     for module in model.g_a:
         if module in downs:
             k = downs.index(module)

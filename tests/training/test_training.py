@@ -184,13 +184,8 @@ def test_every_setting_is_an_option_with_its_own_default_and_is_read_back():
     flags = {"bf16": False, "channels_last": True, "mixed": True, "compile": True}
     other = dataclasses.replace(plain, **numbers, **words, **flags)
     same = {f.name for f in dataclasses.fields(plain) if getattr(plain, f.name) == getattr(other, f.name)}
-    assert same == {"arch", "centred", "against", "teacher"}  # these go with only=None
-    for s in (
-        plain,
-        other,
-        dataclasses.replace(plain, centred=True, bf16=True, against="joint"),
-        dataclasses.replace(plain, teacher="t"),
-    ):
+    assert same == {"arch", "centred", "against"}  # these go with only=None
+    for s in (plain, other, dataclasses.replace(plain, centred=True, bf16=True, against="joint")):
         assert of_options(p.parse_args(as_options(s))) == s
 
 
@@ -217,14 +212,18 @@ def test_training_lowers_the_loss_and_exports_weights_that_load(folder, tmp_path
     )
 
 
-@pytest.mark.parametrize("name", [n for n, kind in ARCHITECTURES.items() if not has_other_transforms(kind)])
+#: Of the architectures with transforms of their own, those that have such a start, and widths.
+SWIN = {"zou2022-stf": (9, 8, 4, 8, 2), "liu2023": (8, 48, 8, 4, 8, 8)}
+
+
+@pytest.mark.parametrize("name", [n for n, kind in ARCHITECTURES.items() if n in SWIN or not has_other_transforms(kind)])
 def test_the_principal_component_start_is_far_ahead_of_a_random_one(name, folder):
     crops = Crops(folder)
     x = crops.batch(4, 128, 0, 1)
     losses = []
     for start in (True, False):
         torch.manual_seed(0)
-        model = ARCHITECTURES[name].build(*((24,) if name.startswith("cheng") else (24, 48))).eval()
+        model = ARCHITECTURES[name].build(*SWIN.get(name, (24,) if name.startswith("cheng") else (24, 48))).eval()
         if start:
             pca_initialise(name, model, crops.batch(32, 128, 0, 0), 0.0067)
         with torch.no_grad():
