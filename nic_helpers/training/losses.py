@@ -44,9 +44,7 @@ def rate_loss(arch: Kind, model: nn.Module, y: Tensor, side_weight: float = 1.0)
     return loss, sum(bits.values()), torch.tensor(float("nan"))
 
 
-def train_step(
-    s: Settings, arch: Kind, model: nn.Module, batch: Tensor, lmbda: float, step: int = 0
-):
+def train_step(s: Settings, arch: Kind, model: nn.Module, batch: Tensor, lmbda: float, step: int = 0):
     """(loss, bpp, mse) of one step of a run, ready for ``backward``: on images [B, 3, H, W], or on latents [B, M, h, w]
     where the entropy model learns alone."""
     if s.only:
