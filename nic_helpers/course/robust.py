@@ -144,15 +144,6 @@ def agreement(means: pd.DataFrame) -> pd.DataFrame:
     return means.set_axis(on_one_line, axis=1).corr("spearman").round(2) + 0.0
 
 
-def full_size() -> pd.DataFrame:
-    """JPEG AI's rows beside two small codecs', but for FGSM's, with the bound and budget in one word (``case``) and short names."""
-    rows = studies.published("08", "jpegai").query("attack != 'FGSM'")
-    bound = rows["norm"].map({"linf": "box", "l2rms": "ball"}).where(rows["attack"] != "sign noise", "noise")
-    return rows.assign(
-        case=bound + " " + rows["eps_255"].map("{:g}".format), codec=rows["codec"].replace("jpegai-vm33", "JPEG AI").map(short)
-    )
-
-
 def write_tables(run, rows: pd.DataFrame) -> None:
     """All means as ``08_means.csv``, and with intervals and worst images, which takes long, as ``08_summary.csv``: not in quick."""
     values = ["psnr_recon", "delta_source", "delta_amp", "bpp_clean", "bpp_ratio"]
@@ -332,19 +323,4 @@ def draw_places(means: pd.DataFrame, title: str):
     for quality in sorted(set(qualities)):
         ax.plot([], [], color=shade(quality, qualities), lw=5, label=f"quality {quality:g}")
     ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncol=3, frameon=False, fontsize=13)
-    return figure
-
-
-def draw_beside(apart: pd.DataFrame) -> plt.Figure:
-    """``apart``: PSNR between the outputs (dB) by case (rows, the mildest first) and codec, two or three columns. Left: more broken."""
-    figure, ax = plt.subplots(figsize=(7.6, 1.2 + 0.55 * len(apart)))
-    for row, values in enumerate(apart.to_numpy()):
-        ax.plot([values.min(), values.max()], [row] * 2, "-", color="0.7", lw=3, zorder=1)
-    for codec in apart:
-        look = plotting.style(codec) if codec != "JPEG AI" else {"color": "black", "marker": "*"}
-        ax.plot(apart[codec], range(len(apart)), ls="", ms=12, label=codec, **look)
-    ax.set_yticks(range(len(apart)), apart.index, fontsize=13)
-    ax.set_ylim(len(apart) - 0.5, -0.5)
-    ax.set_xlabel("PSNR between the outputs (dB); left: more broken", fontsize=13)
-    ax.legend(fontsize=12, loc="lower right")
     return figure
