@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nic_helpers import plotting, stats
-from nic_helpers.course import reference, studies
+from nic_helpers.course import checked, reference, studies
 from nic_helpers.course.boards import board, family, shade, short
 from nic_helpers.course.studies import LIMIT, RATE
 from nic_helpers.metrics import BLOW_UP
@@ -33,12 +33,12 @@ def _again() -> list[str]:
 
 
 def committed() -> pd.DataFrame:
-    """The committed rows, first seed: those of the mended attacks in place of the older ones of the same name, as soon as such an attack
-    has met every codec at 8/255."""
+    """The committed rows of crops at the first seed: those of the mended attacks in place of the older ones of the same name, as soon as
+    such an attack has met every codec at 8/255."""
     old = studies.published("08", "robustness")
     if "continuation" in set(old["attack"]):  # made by the mended attacks throughout
-        return old[old["seed"] == old["seed"].min()]
-    mended, again = studies.begun("robustness"), _again()
+        return checked.table(old)
+    mended, again = checked.table(studies.begun("robustness")), _again()
     return pd.concat([old[~old["attack"].isin(again)], mended[mended["attack"].isin(again)]], ignore_index=True)
 
 
@@ -47,9 +47,10 @@ def rows_to_read(run, rows: pd.DataFrame, units: list) -> pd.DataFrame:
     every attack on some image, the committed ones.
     """
     if run.profile_name != "quick":
-        run.save_rows(rows.assign(planned_units=len(units)), "robustness")
         crops = {u.key for u in units if run.profile_name == "full" or u.crop}
-        own = rows[rows["unit"].isin(crops) & (rows["seed"] == rows["seed"].min())]
+        rows = rows.assign(whole=~rows["unit"].isin(crops))
+        run.save_rows(rows.assign(planned_units=len(units)), "robustness")
+        own = checked.table(rows)
         if {u.key for u in units} <= set(rows["unit"]):
             own.attrs["made"] = f"{run.profile_name} run"
             return own
