@@ -18,6 +18,7 @@ from nic_helpers.codecs.kamisli2024 import gain
 from nic_helpers.codecs.liu2023 import MixedBlock, Tcm
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.zou2022 import Stf
+from nic_helpers.training.invertible_start import invertible_components
 from nic_helpers.training.kinds import channel_wise, context, has_other_transforms, means, quality_of, residual, side_information
 from nic_helpers.training.swin_start import swin_components
 
@@ -103,12 +104,16 @@ def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) ->
     Parameters: x [B, 3, H, W] in [0, 1], a few hundred crops' worth of pixels.
     """
     arch = ARCHITECTURES[arch_name]
-    if has_other_transforms(arch) and arch not in (Stf, Tcm):
+    if has_other_transforms(arch) and arch not in (Stf, Tcm, Cai2022):
         raise ValueError(f"{arch_name} has no principal-component start: begin from 'random', 'default', or from a run of its own")
     in_blocks = residual(arch) or arch is Tcm
+    scale = 8.0 * math.sqrt(lmbda / 0.013)
+    if arch is Cai2022:
+        invertible_components(model, x, scale, lmbda)
+        start_entropy_model(arch, model, arch(model, quality_of(lmbda)).analysis(x))
+        return
     # GDN and IGDN undo each other in the plain codecs; in Cheng2020's the linear branch has no IGDN to undo a GDN
     _near_identity_gdn(model, 1e-4 if in_blocks else 0.01)
-    scale = 8.0 * math.sqrt(lmbda / 0.013)
     if arch.variable:
         scale /= float(gain(model, quality_of(lmbda)))
         neutral_variable_rate(model)

@@ -38,8 +38,8 @@ def swin_components(model: StfModel, x: Tensor, gain: float) -> Tensor:
 def _analysis(g_a: nn.Sequential, x: Tensor, gain: float) -> list[Tensor]:
     """Set the layers that halve the resolution; what comes out of each."""
     embed = g_a[0]
-    blocks = _rows(F.pixel_unshuffle(x, 2))
-    parts = _room(embed.proj.out_channels) @ _components(blocks, embed.proj.out_channels - 2)
+    blocks = rows_of(F.pixel_unshuffle(x, 2))
+    parts = _room(embed.proj.out_channels) @ components(blocks, embed.proj.out_channels - 2)
     embed.proj.weight.copy_(parts.view_as(embed.proj.weight))
     embed.proj.bias.copy_(-parts @ blocks.mean(0))
     _lift(embed.proj.bias, embed.norm, embed.proj(x))
@@ -50,7 +50,7 @@ def _analysis(g_a: nn.Sequential, x: Tensor, gain: float) -> list[Tensor]:
         v, count = stage(levels[-1]), merge.reduction.out_features
         seen = _seen(merge, v)
         last = merge is g_a[-2]  # before which nothing is normalised: all channels are free
-        merge.reduction.weight.copy_(gain * _components(seen, count) if last else _room(count) @ _components(seen, count - 2))
+        merge.reduction.weight.copy_(gain * components(seen, count) if last else _room(count) @ components(seen, count - 2))
         levels.append(merge(v))
     return levels
 
@@ -60,12 +60,12 @@ def _synthesis(g_s: nn.Sequential, v: Tensor, levels: list[Tensor], x: Tensor) -
     for stage, split, target in zip(g_s[0:6:2], g_s[1:6:2], reversed(levels), strict=True):
         _lift(stage[-1].mlp[-1].bias, split.norm, stage(v))
         v = stage(v)
-        split.reduction.weight.copy_(_fit(_seen(split, v), _rows(F.pixel_unshuffle(target, 2))))
+        split.reduction.weight.copy_(_fit(_seen(split, v), rows_of(F.pixel_unshuffle(target, 2))))
         v = split(v)
     *_, stage, wide, _, narrow = g_s
     around = F.unfold(stage(v), wide.kernel_size, padding=wide.padding)
     around = torch.cat((around, torch.ones_like(around[:, :1])), 1).movedim(1, 2).flatten(0, 1)
-    fitted = _fit(around, _rows(F.pixel_unshuffle(x, 2)))  # its first channels are the picture's 2×2 blocks
+    fitted = _fit(around, rows_of(F.pixel_unshuffle(x, 2)))  # its first channels are the picture's 2×2 blocks
     colours = x.size(1)
     for layer in (wide, narrow):
         layer.weight.mul_(0.1)
@@ -98,7 +98,7 @@ def _lift(bias: Tensor, norm: nn.LayerNorm, v: Tensor) -> None:
     norm.bias.copy_(-pattern.repeat(len(norm.bias) // len(pattern)))
 
 
-def _rows(v: Tensor) -> Tensor:
+def rows_of(v: Tensor) -> Tensor:
     """[B, C, h, w] as [B·h·w, C]."""
     return v.movedim(1, 3).flatten(0, 2)
 
@@ -111,7 +111,7 @@ def _seen(layer: nn.Module, v: Tensor) -> Tensor:
     return inputs[0]
 
 
-def _components(rows: Tensor, count: int) -> Tensor:
+def components(rows: Tensor, count: int) -> Tensor:
     """[count, features]: the principal components of rows [positions, features], the largest first."""
     return torch.linalg.eigh(torch.cov(rows.double().T))[1][:, -count:].flip(1).T.float()
 
