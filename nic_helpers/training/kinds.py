@@ -23,7 +23,7 @@ def channel_wise(arch: Kind) -> bool:
 
 
 def has_other_transforms(arch: Kind) -> bool:
-    """Whether the transforms are neither: then a run begins from random weights, or from the same architecture's."""
+    """Whether the transforms are neither, so that a run takes them over from none but the same architecture's (WACNN: and from GDN's)."""
     return channel_wise(arch) or issubclass(arch, (Song2021, Cai2022))
 
 

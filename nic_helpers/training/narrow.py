@@ -7,8 +7,8 @@ import torch
 from compressai.layers import GDN, AttentionBlock, ResidualBlock, ResidualBlockUpsample
 from torch import Tensor, nn
 
+from nic_helpers.training.entropy_start import CONVOLUTIONS, first_of
 from nic_helpers.training.kinds import Kind, context, means, residual, side_information
-from nic_helpers.training.start import CONVOLUTIONS, first_of
 
 
 def widths_of(model: nn.Module) -> list[int]:

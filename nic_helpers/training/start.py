@@ -6,6 +6,7 @@ With CompressAI's own random weights Adam loses thousands of steps, in which the
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from compressai.layers import GDN, AttentionBlock, ResidualBlock, ResidualBlockUpsample, ResidualBlockWithStride
@@ -17,12 +18,12 @@ from nic_helpers.codecs.coders import walk
 from nic_helpers.codecs.kamisli2024 import gain
 from nic_helpers.codecs.liu2023 import MixedBlock, Tcm
 from nic_helpers.codecs.registry import ARCHITECTURES
+from nic_helpers.codecs.song2021 import SFT, ResidualSFT, Song2021
 from nic_helpers.codecs.zou2022 import Stf
+from nic_helpers.training.entropy_start import CONVOLUTIONS, expect_latents, start_entropy_model, unit_variance
 from nic_helpers.training.invertible_start import invertible_components
-from nic_helpers.training.kinds import channel_wise, context, has_other_transforms, means, quality_of, residual, side_information
+from nic_helpers.training.kinds import channel_wise, has_other_transforms, quality_of, residual
 from nic_helpers.training.swin_start import swin_components
-
-CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
 def _near_identity_gdn(model: nn.Module, gamma: float) -> None:
@@ -99,18 +100,24 @@ def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) ->
     principal components of 2×2 blocks of its input, the synthesis mirrors it, and the last gain sets the quantiser's
     step to what λ asks for (8 at λ = 0.013, growing as √λ). In Cheng2020's blocks, which Liu's codec has too, the analysis
     runs through the main branch, lifted by a bias into LeakyReLU's linear part; the synthesis through the linear
-    ``upsample`` branch; every other residual branch starts small. STF: see :func:`swin_components`.
+    ``upsample`` branch; every other residual branch starts small. STF: see :func:`swin_components`; Cai:
+    :func:`invertible_components`. What Song's and Cai's codecs make of the quality starts small, or as √λ asks.
 
     Parameters: x [B, 3, H, W] in [0, 1], a few hundred crops' worth of pixels.
     """
     arch = ARCHITECTURES[arch_name]
-    if has_other_transforms(arch) and arch not in (Stf, Tcm, Cai2022):
+    if has_other_transforms(arch) and arch not in (Stf, Tcm, Cai2022, Song2021):
         raise ValueError(f"{arch_name} has no principal-component start: begin from 'random', 'default', or from a run of its own")
     in_blocks = residual(arch) or arch is Tcm
     scale = 8.0 * math.sqrt(lmbda / 0.013)
     if arch is Cai2022:
         invertible_components(model, x, scale, lmbda)
         start_entropy_model(arch, model, arch(model, quality_of(lmbda)).analysis(x))
+        return
+    if arch is Song2021:
+        _near_identity_gdn(model, 0.01)
+        y = _pca_song(model, x, scale)
+        model.h_a[-3].weight.mul_(2.0 / _deviation(arch(model, quality_of(lmbda)).hyper(y)))
         return
     # GDN and IGDN undo each other in the plain codecs; in Cheng2020's the linear branch has no IGDN to undo a GDN
     _near_identity_gdn(model, 1e-4 if in_blocks else 0.01)
@@ -125,20 +132,39 @@ def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) ->
         start_entropy_model(arch, model, latents)
 
 
-def _pca_plain(model: nn.Module, x: Tensor, gain: float) -> Tensor:
+def _pca_plain(model: nn.Module, x: Tensor, gain: float, analysis: Sequence[nn.Module] = ()) -> Tensor:
+    """``analysis``: layers of g_a that halve the resolution, and what stands between them; all of g_a, where none are given."""
     v, active = x, 3
-    convs = [m for m in model.g_a if isinstance(m, nn.Conv2d)]
-    deconvs = [m for m in model.g_s if isinstance(m, nn.ConvTranspose2d)][::-1]
-    for layer, module in enumerate(model.g_a):
+    ups = [m for m in model.g_s if isinstance(m, nn.ConvTranspose2d)]
+    for module in analysis or model.g_a:
         if isinstance(module, nn.Conv2d):
-            k = layer // 2
-            scale = gain if k == len(convs) - 1 else 1.0
+            scale, up = 1.0 if len(ups) > 1 else gain, ups.pop()
             parts, mean, _ = _principal_components(v, active, min(module.out_channels, 4 * active))
             _set_analysis(module, parts, mean, scale)
-            _set_transposed(deconvs[k], parts, mean, scale)
+            _set_transposed(up, parts, mean, scale)
             active = len(parts)
         v = module(v)
     return v
+
+
+def _pca_song(model: nn.Module, x: Tensor, gain: float) -> Tensor:
+    """As the plain ones, between two layers at full resolution that hand on the colours. What conditions say does little at first."""
+    for m in model.modules():
+        for layer in (m.conv_1,) if isinstance(m, ResidualSFT) else (m.mlp_gamma, m.mlp_beta) if isinstance(m, SFT) else ():
+            shrink(layer, 0.01)
+    for layer, colours in ((model.g_a[0], model.g_a[0].weight[:3]), (model.g_s[-1], model.g_s[-1].weight[:, :3])):
+        shrink(layer, 0.1)
+        colours.zero_()
+        colours[range(3), range(3), 2, 2] = 1
+    first, normalised, *rest = (m for m in model.g_a if isinstance(m, (nn.Conv2d, GDN)))
+    y = _pca_plain(model, normalised(first(x)), gain, rest)
+    spread = y.std((0, 2, 3)).clamp_min(0.11)
+    for layer in (model.h_a[0], model.condition_a["h1"][0], model.condition_s["1"][0]):
+        layer.weight[:, -model.M :].div_(spread[:, None, None])  # latents come last in what it sees
+    predicted, sizes = model.h_s[-1], torch.cat((spread, spread))
+    predicted.weight.mul_(0.1 * sizes[:, None, None, None])
+    predicted.bias.copy_(torch.cat((spread, y.mean((0, 2, 3)))))
+    return y
 
 
 def _pca_residual(model: nn.Module, x: Tensor, gain: float) -> Tensor:
@@ -181,34 +207,6 @@ def _pca_residual(model: nn.Module, x: Tensor, gain: float) -> Tensor:
     return v
 
 
-def start_entropy_model(arch, model: nn.Module, latent: Tensor) -> None:
-    """Scales start at the latents' standard deviations, means at zero, z at a spread of about 2."""
-    spread = latent.std((0, 2, 3)).clamp_min(0.11)
-    if not side_information(arch):
-        # the bottleneck's density is about init_scale wide: scale its input by the latents' own spread
-        model.entropy_bottleneck.matrices[0].data.add_(torch.log(10.0 / (2 * spread))[:, None, None].clamp(-2, 4))
-        wide = (5 * spread).clamp_min(2)
-        model.entropy_bottleneck.quantiles.data[:, 0, 0] = -wide
-        model.entropy_bottleneck.quantiles.data[:, 0, 2] = wide
-        return
-    # latents differ in size by a factor of hundreds: every layer starts with inputs and outputs of about the same size
-    whitened = latent / spread[:, None, None]
-    z = _unit_variance(model.h_a, whitened if means(arch) else whitened.abs(), 2.0)
-    model.h_a[0].weight.data.div_(spread[:, None, None])
-    hidden = _unit_variance(model.h_s, torch.round(z), 0.1)
-    last = [layer for layer in model.h_s if isinstance(layer, CONVOLUTIONS)][-1]
-    if context(arch):
-        nn.init.normal_(model.context_prediction.weight)
-        model.context_prediction.weight.data.mul_(0.3 / model.context_prediction(whitened).std())
-        model.context_prediction.weight.data.div_(spread[:, None, None])
-        _unit_variance(model.entropy_parameters, torch.cat((hidden, model.context_prediction(latent)), 1), 0.1)
-        last = model.entropy_parameters[-1]
-    sizes = torch.cat((spread, spread)) if means(arch) else spread
-    rows = (slice(None), None, None, None) if isinstance(last, nn.Conv2d) else (None, slice(None), None, None)
-    last.weight.data.mul_(sizes[rows])
-    last.bias.data[: len(spread)] = spread
-
-
 def neutral_variable_rate(model: nn.Module) -> None:
     """z's step starts at 1 for every gain, the reconstruction offsets at 0."""
     shrink(model.gayn2zqstep[-2], 0.01)
@@ -234,8 +232,8 @@ def random_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float)
     if has_other_transforms(arch):
         _spread_latents(arch(model, quality_of(lmbda)), x, spread)
         return
-    latents = _unit_variance(model.g_a, x, spread)
-    _unit_variance(model.g_s, latents, float(x.std()))
+    latents = unit_variance(model.g_a, x, spread)
+    unit_variance(model.g_s, latents, float(x.std()))
     model.g_s[-1].bias.data.fill_(float(x.mean()))
     start_entropy_model(arch, model, latents)
 
@@ -283,37 +281,6 @@ def _right_size(arch, model: nn.Module, x: Tensor, spread: float) -> None:
     last = [layer for layer in model.g_s.modules() if isinstance(layer, CONVOLUTIONS)][-1]
     last.weight.mul_(x.std() / model.g_s(y).std())
     last.bias.zero_().add_(x.mean())
-
-
-def expect_latents(model: nn.Module, y: Tensor) -> None:
-    """A channel-wise entropy model's own random weights, with outputs for such latents: side information varies by 2, and each channel
-    is expected at its mean and spread."""
-    model.h_a[-1].bias.zero_()
-    model.h_a[-1].weight.mul_(2.0 / model.h_a(y).std((0, 2, 3)).mean())
-    for mean, scale, part in zip(
-        model.cc_mean_transforms, model.cc_scale_transforms, y.chunk(len(model.cc_mean_transforms), 1), strict=True
-    ):
-        mean[-1].bias.copy_(part.mean((0, 2, 3)))
-        scale[-1].bias.copy_(part.std((0, 2, 3)))
-
-
-@torch.no_grad()
-def _unit_variance(chain: nn.Sequential, v: Tensor, last: float) -> Tensor:
-    """Random weights with outputs of unit variance on v, of standard deviation ``last`` at the end; what comes out."""
-    convolutions = [inner for layer in chain if isinstance(inner := first_of(layer), CONVOLUTIONS)]
-    for layer in chain:
-        inner = first_of(layer)
-        if inner in convolutions:
-            nn.init.normal_(inner.weight)
-            nn.init.zeros_(inner.bias)
-            inner.weight.mul_((last if inner is convolutions[-1] else 1.0) / inner(v).std())
-        v = layer(v)
-    return v
-
-
-def first_of(layer: nn.Module) -> nn.Module:
-    """The layer itself, or the convolution before a pixel shuffle."""
-    return layer[0] if isinstance(layer, nn.Sequential) else layer
 
 
 def default_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) -> None:

@@ -14,16 +14,10 @@ from torch import Tensor, nn
 
 from nic_helpers.codecs.kamisli2024 import gain
 from nic_helpers.codecs.zou2022 import Gate, Wacnn
+from nic_helpers.training.entropy_start import CONVOLUTIONS, expect_latents, start_entropy_model
 from nic_helpers.training.kinds import Kind, context, has_other_transforms, means, quality_of, residual, side_information
 from nic_helpers.training.narrow import largest, narrow, widths_of
-from nic_helpers.training.start import (
-    CONVOLUTIONS,
-    close_gate,
-    expect_latents,
-    neutral_variable_rate,
-    shrink,
-    start_entropy_model,
-)
+from nic_helpers.training.start import close_gate, neutral_variable_rate, shrink
 from nic_helpers.training.widen import widen
 
 GATES = (AttentionBlock, Gate)

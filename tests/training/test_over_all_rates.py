@@ -10,7 +10,6 @@ from nic_helpers.images import to_pil
 from nic_helpers.training.__main__ import main
 from nic_helpers.training.maps import draw_maps
 from nic_helpers.training.settings import Settings
-from nic_helpers.training.start import pca_initialise
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +58,3 @@ def test_half_the_maps_are_uniform_and_the_others_vary_within_0_and_1():
 def test_settings_that_no_such_run_can_have_are_refused(given, says):
     with pytest.raises(ValueError, match=says):
         Settings(**{"arch": "song2021", "quality": 6, "widths": (12, 16), "steps": 4, "start": "random"} | given)
-
-
-def test_there_is_no_start_from_principal_components(folder):
-    with pytest.raises(ValueError, match="song2021 has no principal-component start: begin from 'random', 'default'"):
-        pca_initialise("song2021", None, None, 0.0067)

@@ -213,7 +213,7 @@ def test_training_lowers_the_loss_and_exports_weights_that_load(folder, tmp_path
 
 
 #: Of the architectures with transforms of their own, those that have such a start, and widths.
-OTHERS = {"zou2022-stf": (9, 8, 4, 8, 2), "liu2023": (8, 48, 8, 4, 8, 8), "cai2022": (12, 48, 4, 1)}
+OTHERS = {"zou2022-stf": (9, 8, 4, 8, 2), "liu2023": (8, 48, 8, 4, 8, 8), "cai2022": (12, 48, 4, 1), "song2021": (24, 48)}
 
 
 @pytest.mark.parametrize("name", [n for n, kind in ARCHITECTURES.items() if n in OTHERS or not has_other_transforms(kind)])
