@@ -106,11 +106,9 @@ def _check_origin(path: Path, runs: list[Run]) -> None:
     """ValueError if the last of the runs is to be put among weights that its beginning has no right to."""
     *_, last = chain = runs
     origin = last
-    while True:
-        s = origin.settings
-        if not origin.after:
-            break
+    while origin.after:
         origin = next(r for r in chain if r.name == origin.after)
+    s = origin.settings
     try:
         check_origin(last.bundle, first_start(read_weights(file_of(s.start, s.arch, s.quality))) if is_ours(s.start) else s.start)
     except ValueError as error:

@@ -49,7 +49,7 @@ def _analysis(g_a: nn.Sequential, x: Tensor, gain: float) -> list[Tensor]:
         _lift(stage[-1].mlp[-1].bias, merge.norm, v)
         v, count = stage(levels[-1]), merge.reduction.out_features
         seen = _seen(merge, v)
-        last = merge is g_a[-2]  # before which nothing is normalised: all channels are free
+        last = merge is g_a[-2]  # after which nothing is normalised: all channels are free
         merge.reduction.weight.copy_(gain * components(seen, count) if last else _room(count) @ components(seen, count - 2))
         levels.append(merge(v))
     return levels

@@ -110,7 +110,7 @@ def test_the_page_on_wrong_numbers_says_what_its_rows_say():
     steps, strangers = names["by_steps"], names["strangers"]
     said = [f"{one_step[a]:.1f}" for a in ("FGSM", "sign noise")]
     said += [f"×{grown['mbt2018', s]:.1f}" for s in ("noise", "ste", "identity")]
-    said += [f"{abs(names['alike'].loc[loss, moved]):.2f}", f"−{-names['alike'].loc[moved, file]:.2f}"]
+    said += [f"is −{-names['alike'].loc[loss, moved]:.2f}", f"is −{-names['alike'].loc[moved, file]:.2f}"]
     said += [f"{strangers['beyond']:.2f} dB", f"{strangers['beyond_dissolved']:.2f} dB", f"−{-strangers['beyond_coarse']:.2f} dB"]
     said += [f"{old:.1f} dB", f"{mended:.1f} dB"]
     said += [f"{steps[a]:.1f}" for a in ("PGD 10", "PGD 30", "PGD 100", "continuation 30", "continuation 100")]

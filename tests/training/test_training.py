@@ -195,6 +195,18 @@ def test_other_settings_in_the_same_folder_are_refused(folder, tmp_path):
         train(Settings("bmshj2018-hyperprior", 6, (8, 12), steps=12, batch=2, crop=64, bf16=False), folder, tmp_path)
 
 
+def test_a_state_may_name_a_setting_that_is_gone_unless_it_was_made_use_of(folder, tmp_path):
+    path = train(dataclasses.replace(SMALL, steps=1), folder, tmp_path)
+    for value in (None, "bundled/mbt2018/3"):
+        state = torch.load(path, weights_only=True)
+        torch.save(state | {"settings": json.dumps(json.loads(state["settings"]) | {"gone": value})}, path)
+        if value is None:
+            assert train(dataclasses.replace(SMALL, steps=1), folder, tmp_path) == path
+        else:
+            with pytest.raises(ValueError, match="other settings"):
+                train(dataclasses.replace(SMALL, steps=1), folder, tmp_path)
+
+
 def test_training_lowers_the_loss_and_exports_weights_that_load(folder, tmp_path):
     state = train(
         Settings("bmshj2018-hyperprior", 3, (12, 16), steps=60, batch=4, crop=64, bf16=False),
