@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from nic_helpers import attacks, sweep
-from nic_helpers.course import studies
+from nic_helpers.course.grids import ARCHS
 from nic_helpers.settings import get_device
 from nic_helpers.sweep import unit
 from nic_helpers.sweep.cost import pace
@@ -31,7 +31,7 @@ IMAGES = (24, 1_000, 1_000_000)
 def cost(weights: str, quality: int, pixels: int) -> pd.DataFrame:
     """Hours of this device, a row a codec and setting, a column a number of images."""
     rows = []
-    for name in studies.ARCHS:
+    for name in ARCHS:
         took = pace(name, quality, weights, pixels)
         for setting, gradients in SETTINGS.items():
             seconds = gradients * took["gradient"] + took["coding"]

@@ -154,7 +154,7 @@ def main() -> None:
             table.round(4).to_csv(ALONG, index=False)
     if a.jacobians:
         from nic_helpers.codecs.weights import bundled_qualities
-        from nic_helpers.course.studies import STARTS
+        from nic_helpers.course.grids import STARTS
 
         files = {f"{w} q{q}": (q, w) for w in STARTS for q in (3, 6) if q in bundled_qualities(ARCH, w)}
         table = jacobians(files, crops())

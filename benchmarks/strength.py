@@ -16,6 +16,7 @@ import pandas as pd
 
 from nic_helpers import plotting, stats
 from nic_helpers.course import studies
+from nic_helpers.course.grids import STEPS
 from nic_helpers.settings import PROJECT, data_dir
 from nic_helpers.sweep.dataset import Dataset
 
@@ -97,8 +98,8 @@ def figure(table: pd.DataFrame) -> plt.Figure:
             look = plotting.style(codec) | {"alpha": {6: 1.0, 3: 0.65, 1: 0.4}[quality]}
             ax.plot(means.index, means, "-" if kind == "continuation" else ":", label=label, **look)
         ax.axhline(15, color="0.4", lw=1, ls="--")
-        ax.set(title=title, xscale="log", xlabel="gradient evaluations", xticks=studies.STEPS)
-        ax.set_xticklabels([str(s) for s in studies.STEPS])
+        ax.set(title=title, xscale="log", xlabel="gradient evaluations", xticks=STEPS)
+        ax.set_xticklabels([str(s) for s in STEPS])
         ax.minorticks_off()
     axes[0].set_ylabel("PSNR between the outputs (dB)")
     axes[1].text(10, 15.1, "a blow-up: below 15 dB", fontsize=9, color="0.35", va="bottom")

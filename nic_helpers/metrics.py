@@ -95,6 +95,13 @@ def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
 QUALITIES = {"psnr": psnr, "ssim": ssim, "ms_ssim": ms_ssim}
 
 
+def check_measures(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of full-reference qualities, in the order of :data:`QUALITIES`; ValueError where one is unknown or ``psnr`` is missing."""
+    if isinstance(names, str) or not set(names) <= set(QUALITIES) or "psnr" not in names:
+        raise ValueError(f"measures must be a sequence of {', '.join(QUALITIES)}, 'psnr' among them, got {names!r}")
+    return tuple(n for n in QUALITIES if n in names)
+
+
 def achieved(x: Tensor, x_adv: Tensor) -> dict[str, Tensor]:
     """What a perturbation really is: ``linf`` and ``rms`` (on [0, 1]) and ``psnr_input`` (dB) per image [B]."""
     delta = (x_adv - x).double().flatten(1)
@@ -136,13 +143,15 @@ def before_after(
     names: list[str] | None = None,
     real_rate: bool = True,
     coded: tuple[Coded, Coded] | None = None,
+    measures: Sequence[str] = tuple(QUALITIES),
 ) -> pd.DataFrame:
     """What an attack did to a codec: a DataFrame with one row per image.
 
     Parameters: x, x_adv [B, 3, H, W] (or lists of [3, H, W]) in [0, 1], source and attacked; ``names`` of the images;
     ``real_rate=False`` leaves out the real bitstreams (and their columns), which saves the entropy coding; ``coded``: what
-    ``codec.roundtrip`` gave for x and for x', where that is known already. A codec that draws at random draws for x' what it draws
-    for x (``codec.for_images``), unless ``coded`` says otherwise.
+    ``codec.roundtrip`` gave for x and for x', where that is known already; ``measures``: the full-reference qualities (SSIM and
+    MS-SSIM take longer than the coding of a small image, and PSNR next to nothing). A codec that draws at random draws for x'
+    what it draws for x (``codec.for_images``), unless ``coded`` says otherwise.
 
     Columns, with C the codec and Q a full-reference quality (``psnr`` in dB, ``ssim``, ``ms_ssim``):
     ``Q_clean`` Q(x, C(x)) · ``Q_source`` Q(x, C(x')) · ``Q_own`` Q(x', C(x')) · ``Q_recon`` Q(C(x), C(x')) ·
@@ -154,7 +163,7 @@ def before_after(
     """
     check_codec(codec)
     x, x_adv = _both(x, getattr(x_adv, "x_adv", x_adv))  # what an attack gives is taken too
-    names = _named(names, len(x))
+    names, measures = _named(names, len(x)), check_measures(measures)
     codec = codec.for_images(x)
     if real_rate or coded:
         clean, attacked = coded or (codec.roundtrip(x), codec.roundtrip(x_adv))
@@ -166,7 +175,7 @@ def before_after(
     for k in range(len(x)):
         a, b, c, d = (part[k][None] for part in (x, x_adv, clean, attacked))
         row = {"image": names[k], **describe(codec)}
-        row |= _qualities(a, b, c, d)
+        row |= _qualities(a, b, c, d, measures)
         own, own_clean = (255**2 * float(mse(*pair)) for pair in ((b, d), (a, c)))
         row["delta_d"] = own - own_clean
         row["delta_d_rel"] = (own - own_clean) / own_clean if own_clean else math.nan
@@ -185,7 +194,7 @@ def before_after(
     return pd.DataFrame(rows)
 
 
-def _qualities(x: Tensor, x_adv: Tensor, clean: Tensor, attacked: Tensor) -> dict[str, float]:
+def _qualities(x: Tensor, x_adv: Tensor, clean: Tensor, attacked: Tensor, measures: Sequence[str]) -> dict[str, float]:
     pairs = {
         "clean": (x, clean),
         "source": (x, attacked),
@@ -195,7 +204,8 @@ def _qualities(x: Tensor, x_adv: Tensor, clean: Tensor, attacked: Tensor) -> dic
         "oracle": (clean, x_adv),
     }
     row = {}
-    for q, f in QUALITIES.items():
+    for q in measures:
+        f = QUALITIES[q]
         value = {p: float(f(*pair)) for p, pair in pairs.items()}
         row |= {f"{q}_{p}": v for p, v in value.items()}
         suffix = "" if q == "psnr" else f"_{q}"

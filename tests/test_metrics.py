@@ -2,6 +2,7 @@ import math
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
@@ -94,6 +95,15 @@ def test_before_after_on_lists_equals_batches(hyperprior, pair):
 
 def test_before_after_without_real_rates(hyperprior, pair):
     assert "bpp_ratio" not in metrics.before_after(hyperprior, *pair, real_rate=False)
+
+
+def test_measures_that_nobody_asked_for_are_not_computed(hyperprior, pair, monkeypatch):
+    whole = metrics.before_after(hyperprior, *pair)
+    monkeypatch.delitem(metrics.QUALITIES, "ssim")
+    monkeypatch.setitem(metrics.QUALITIES, "ms_ssim", None)
+    few = metrics.before_after(hyperprior, *pair, measures=["psnr"])
+    pd.testing.assert_frame_equal(few, whole[few.columns])
+    assert set(whole) - set(few) and not [c for c in few if "ssim" in c]
 
 
 def test_an_unchanged_image_is_undamaged(hyperprior, pair):

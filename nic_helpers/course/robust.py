@@ -11,7 +11,7 @@ import pandas as pd
 from nic_helpers import plotting, stats
 from nic_helpers.course import checked, reference, studies
 from nic_helpers.course.boards import board, family, shade, short
-from nic_helpers.course.studies import LIMIT, RATE
+from nic_helpers.course.grids import ARCHS, LIMIT, RATE
 from nic_helpers.metrics import BLOW_UP
 from nic_helpers.settings import data_dir
 
@@ -238,7 +238,7 @@ def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     found = {}
     for value in ("psnr_recon", "bpp_ratio"):
         wide = part.pivot_table(index=KEY, columns="attack", values=value)[names]
-        found[value] = wide.loc[[k for c in studies.ARCHS for k in wide.index if k[0] == c]]
+        found[value] = wide.loc[[k for c in ARCHS for k in wide.index if k[0] == c]]
     return found
 
 

@@ -12,11 +12,12 @@ from nic_helpers import metrics, plotting, stats
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.course import studies
 from nic_helpers.course.boards import FAMILIES, board, family, short
+from nic_helpers.course.grids import ARCHS
 
 #: Column of :func:`measured` -> the control that it is counted from.
 CONTROLS = {"beyond": "white noise", "beyond_dissolved": "the attack, dissolved", "beyond_coarse": "grey blobs"}
 #: The qualities that every architecture was attacked at.
-EVERYONE = {f"{a} {q}" for a in studies.ARCHS for q in (1, 3, 6)}
+EVERYONE = {f"{a} {q}" for a in ARCHS for q in (1, 3, 6)}
 TOGETHER = ("bmshj2018-hyperprior", "mbt2018", "cheng2020-anchor")
 
 
@@ -138,7 +139,7 @@ def further(rows: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
     The right one is the member of :data:`TOGETHER` that does most to a target on the other images.
     """
     members = [f"{m} 3" for m in TOGETHER]
-    unseen = rows[rows["codec"].isin(set(studies.ARCHS) - set(TOGETHER)) & (rows["quality"] == 3)]
+    unseen = rows[rows["codec"].isin(set(ARCHS) - set(TOGETHER)) & (rows["quality"] == 3)]
     alone = unseen[(unseen["attack"] == "PGD") & unseen["attacked"].isin(members)]
     alone = alone.pivot_table(index=["target", "image"], columns="attacked", values="beyond")
     right = (alone.groupby("target").transform("sum") - alone).idxmax(axis=1)

@@ -4,7 +4,7 @@
     table = sweep.run(grid, "build/sweep/mine", jobs=2)            # two processes
     table = sweep.run(grid, "build/sweep/mine", executor=client.get_executor())       # Dask, or any concurrent.futures
 
-python -m nic_helpers.sweep robustness --dry-run                  # the course's own studies: see nic_helpers/course/studies.py
+python -m nic_helpers.sweep robustness --dry-run                  # the course's own studies: see nic_helpers/course/grids.py
 """
 
 from nic_helpers.sweep.cost import costs, plan

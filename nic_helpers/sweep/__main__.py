@@ -12,6 +12,7 @@ import pandas as pd
 
 from nic_helpers.course import studies
 from nic_helpers.course.begin import PROFILES
+from nic_helpers.course.grids import NAMES
 from nic_helpers.sweep.cost import plan
 from nic_helpers.sweep.dataset import Dataset, SweepError
 from nic_helpers.sweep.work import run, units_of
@@ -20,7 +21,7 @@ from nic_helpers.sweep.work import run, units_of
 def main(argv: list[str] | None = None) -> int:
     """The command line; exit status 0 if all units are done, 1 if some failed, 2 for a usage error, 130 after Ctrl-C."""
     p = argparse.ArgumentParser(prog="python -m nic_helpers.sweep", description="Run one of the course's studies.")
-    p.add_argument("study", choices=studies.NAMES, help="which")
+    p.add_argument("study", choices=NAMES, help="which")
     p.add_argument("--profile", default="standard", choices=list(PROFILES))
     p.add_argument("--out", type=Path, help="folder of the rows (default: build/sweep/STUDY-PROFILE)")
     p.add_argument("--jobs", type=int, default=1, help="processes side by side (default 1)")

@@ -14,7 +14,7 @@ from nic_helpers.codecs.checkpoints import Weights
 from nic_helpers.codecs.neural import NeuralCodec
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.image_sets import load_images
-from nic_helpers.metrics import before_after
+from nic_helpers.metrics import QUALITIES, before_after
 from nic_helpers.settings import get_device
 from nic_helpers.sweep.dataset import Dataset
 from nic_helpers.sweep.grid import Grid
@@ -22,7 +22,7 @@ from nic_helpers.sweep.unit import codec_at, expected_gradients, images_of, vers
 from nic_helpers.sweep.work import units_of
 
 
-def pace(name: str, quality: float, weights: str, pixels: int) -> dict[str, float]:
+def pace(name: str, quality: float, weights: str, pixels: int, measures: Sequence[str] = tuple(QUALITIES)) -> dict[str, float]:
     """Seconds of a gradient evaluation and of coding and measuring, an image of ``pixels``, timed now on this device.
 
     ``guessed``: 1 where the weights are not at hand, so that random ones of the published size were timed.
@@ -43,7 +43,7 @@ def pace(name: str, quality: float, weights: str, pixels: int) -> dict[str, floa
     began = time.perf_counter()
     # random weights spend bits that no trained codec does: their coding time is that of the bundled ones, where there are
     coder = codec_at(name, 3, "bundled") if guessed else codec
-    before_after(coder, x, x, coded=(coder.roundtrip(x),) * 2)
+    before_after(coder, x, x, coded=(coder.roundtrip(x),) * 2, measures=measures)
     took["coding"] = (time.perf_counter() - began) * scale
     return took | {"guessed": guessed}
 
@@ -65,13 +65,14 @@ def costs(study: Grid | Sequence[Grid], folder: str | Path | None = None, same_p
     for unit in tqdm(units, desc="timing the codecs", leave=False):
         pixels = images_of(unit.source, unit.crop)[unit.images[0]][0].numel()
         for codec in (*unit.attacked, *unit.measured):
-            if (*codec, unit.weights) not in paces:
-                paces[*codec, unit.weights] = pace(*codec, unit.weights, pixels)
+            if (*codec, unit.weights, unit.measures) not in paces:
+                paces[*codec, unit.weights, unit.measures] = pace(*codec, unit.weights, pixels, unit.measures)
     rows = []
     for u in units:
         gradients = expected_gradients(u.attack, u.objective) * len(u.images)
-        seconds = sum(paces[*c, u.weights]["gradient"] for c in u.attacked) * gradients
-        seconds += sum(paces[*c, u.weights]["coding"] for c in u.measured) * len(u.images)
+        paced = {c: paces[*c, u.weights, u.measures] for c in (*u.attacked, *u.measured)}
+        seconds = sum(paced[c]["gradient"] for c in u.attacked) * gradients
+        seconds += sum(paced[c]["coding"] for c in u.measured) * len(u.images)
         rows.append(
             {
                 "attacked": u.label,
@@ -83,7 +84,7 @@ def costs(study: Grid | Sequence[Grid], folder: str | Path | None = None, same_p
                 "done": u.key in done,
                 "by_others": u.key in others,
                 "seconds_left": 0.0 if u.key in done else seconds,
-                "guessed": max(paces[*c, u.weights]["guessed"] for c in (*u.attacked, *u.measured)),
+                "guessed": max(p["guessed"] for p in paced.values()),
             }
         )
     return pd.DataFrame(rows)

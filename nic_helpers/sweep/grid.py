@@ -24,6 +24,7 @@ from nic_helpers.codecs.load import available_qualities, codec_names, load_codec
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.weights import COLLECTIONS
 from nic_helpers.image_sets import BUNDLED, KODAK, image_files
+from nic_helpers.metrics import QUALITIES, check_measures
 from nic_helpers.sweep.faced import Faced
 from nic_helpers.sweep.unit import (
     CodecAt,
@@ -62,7 +63,8 @@ class Grid:
     :func:`nic_helpers.load_codec`, one or several. ``images``: as in
     :func:`nic_helpers.images.load_named_images`; ``crop``: pixels a side of their centre; ``first``,
     ``every``: from which image on, and each how-manieth; ``limit``: how many at most; ``shard``: images a unit.
-    ``verify``: images of a unit whose bitstreams are decoded again and compared.
+    ``verify``: images of a unit whose bitstreams are decoded again and compared. ``measures``: which full-reference qualities its
+    rows have (:func:`nic_helpers.metrics.before_after`).
 
     What its units would refuse, or would have no row of, is refused when the grid is made: ValueError, FileNotFoundError for a
     folder or file that is not there. Numbers may be NumPy's, sequences arrays or ranges, ``images`` and ``weights`` paths.
@@ -84,6 +86,7 @@ class Grid:
     limit: int | None = None
     shard: int = 8
     verify: int = 1
+    measures: Sequence[str] = tuple(QUALITIES)
 
     def __post_init__(self):
         self._check_shape()
@@ -136,6 +139,7 @@ class Grid:
             seeds=tuple(_whole("seeds", s, 0, 2**32 - 1) for s in _several("seeds", self.seeds)),
             shard=_whole("shard", self.shard, 1),
             verify=_whole("verify", self.verify, 0),
+            measures=check_measures(self.measures),
             every=_whole("every", self.every, 1),
             first=_whole("first", self.first, 0),
             limit=None if self.limit is None else _whole("limit", self.limit, 1),
@@ -222,6 +226,7 @@ class Grid:
                                     shard,
                                     self.verify,
                                     fingerprint + content,
+                                    self.measures,
                                 )
                             )
         return units

@@ -31,7 +31,7 @@ from nic_helpers.codecs.weights import expected_sha256
 from nic_helpers.image_sets import ImageSet
 from nic_helpers.images import pixels_sha256
 from nic_helpers.memory import forget_peak, keep_recent, peak_mib
-from nic_helpers.metrics import before_after
+from nic_helpers.metrics import QUALITIES, before_after
 from nic_helpers.settings import get_device
 from nic_helpers.sweep.faced import Faced
 from nic_helpers.sweep.program import program_sha256
@@ -64,6 +64,7 @@ class Unit:
     images: tuple[str, ...]
     verify: int
     fingerprint: str = field(repr=False)  # of the weights and the images
+    measures: tuple[str, ...] = tuple(QUALITIES)
 
     @functools.cached_property
     def key(self) -> str:
@@ -84,6 +85,7 @@ class Unit:
             self.crop,
             self.images,
             self.fingerprint,
+            *([] if self.measures == tuple(QUALITIES) else [self.measures]),  # not in the keys of rows that have all
         ]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
@@ -271,7 +273,7 @@ def _run_unit(unit: Unit) -> pd.DataFrame:
         codec = _defended(faced.measured, name, quality, unit.weights, x)
         clean = _clean(name, quality, unit.weights, faced.measured, unit.source, unit.crop, unit.images)
         coded = codec.roundtrip(result.x_adv)
-        table = before_after(codec, x, result.x_adv, list(unit.images), coded=(clean, coded))
+        table = before_after(codec, x, result.x_adv, list(unit.images), coded=(clean, coded), measures=unit.measures)
         decoded = [True] * min(unit.verify, len(unit.images)) + [False] * max(0, len(unit.images) - unit.verify)
         for k in range(sum(decoded)):
             back = codec.decode([coded.streams[k]])[0]

@@ -10,6 +10,7 @@ from nic_helpers import attacks, defences, image_sets, load_codec
 from nic_helpers.codecs.weights import checkpoints_dir
 from nic_helpers.course import studies
 from nic_helpers.course.begin import PROFILES
+from nic_helpers.course.grids import NAMES
 from nic_helpers.images import to_pil, to_uint8
 from nic_helpers.objectives import Rate
 from nic_helpers.sweep import grid as grids
@@ -66,6 +67,7 @@ def test_a_key_is_the_same_everywhere_and_changes_with_what_rows_depend_on(monke
         small(defences={"blur": blurred}),
         small(codecs={"bmshj2018-hyperprior": (2,)}),
         small(targets={"jpeg": (30,)}),
+        small(measures=("psnr",)),
     ):
         assert other.units()[0].key != unit.key
     monkeypatch.setattr(of_units, "EDITION", of_units.EDITION + 1)  # the same settings mean another attack
@@ -135,6 +137,9 @@ def test_what_no_other_process_could_know_is_refused():
         ({"every": 1.5}, "every"),
         ({"shard": 2.5}, "shard"),
         ({"verify": -1}, "verify"),
+        ({"measures": ("vmaf", "psnr")}, "measures must be a sequence of psnr"),
+        ({"measures": ("ssim",)}, "'psnr' among them"),
+        ({"measures": "psnr"}, "measures must be a sequence"),
         ({"images": 3}, "images must be"),
         ({"images": "kodka"}, "no such folder: kodka"),
     ],
@@ -292,7 +297,7 @@ def test_the_expected_cost_is_what_an_attack_takes(attack, gradients, hyperprior
         assert attack(hyperprior, x[:1]).gradients <= gradients
 
 
-@pytest.mark.parametrize("name", studies.NAMES)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_course_s_studies_are_grids_at_every_profile(name, monkeypatch):
     images = dict.fromkeys(map(str, range(24)), torch.zeros(3, 64, 64))
     for module in (of_units, grids):
@@ -305,7 +310,7 @@ def test_the_course_s_studies_are_grids_at_every_profile(name, monkeypatch):
     one_codec = {"start": 2, "defences": 1}  # and so many qualities
     found = (len(codecs), len(qualities))
     assert found == (1, one_codec[name]) if name in one_codec else min(found) >= (1 if name == "trained" else 3)
-    with pytest.raises(ValueError, match="there are robustness, transfer, strength"):
+    with pytest.raises(ValueError, match="there are robustness, eight, transfer, strength"):
         studies.grids_of("nonsense", "quick")
 
 

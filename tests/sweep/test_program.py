@@ -134,7 +134,7 @@ def test_a_setting_that_comes_later_changes_no_key_of_before():
 
 
 def test_what_has_moved_is_named_by_its_first_place():
-    assert said(BPDA) == "nic_helpers.through.BPDA" and said(studies.grids_of) == "nic_helpers.course.studies.grids_of"
+    assert said(BPDA) == "nic_helpers.through.BPDA" and said(studies.grids_of) == "nic_helpers.course.grids.grids_of"
 
 
 def test_a_unit_s_key_is_what_it_was():
