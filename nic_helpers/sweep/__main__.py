@@ -38,11 +38,13 @@ def main(argv: list[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # a cluster's way to say Ctrl-C
     chosen, out = studies.grids_of(a.study, a.profile), a.out or studies.folder(a.study, a.profile)
     try:
+        given = pd.read_parquet(a.table) if a.table else None
         if a.dry_run:
-            print(plan(chosen, out, a.jobs, a.same_program))
+            elsewhere = () if given is None or a.same_program else given.get("unit", ())
+            print(plan(chosen, out, a.jobs, a.same_program, elsewhere))
             return 0
-        if a.table:
-            Dataset(out).add(pd.read_parquet(a.table))
+        if given is not None:
+            Dataset(out).add(given)
         table = run(chosen, out, jobs=a.jobs, same_program=a.same_program)
         if a.save:
             table.to_parquet(a.save, index=False, compression="zstd")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -54,13 +54,16 @@ def _random(name: str, quality: int) -> NeuralCodec:
     return NeuralCodec(name, quality, Weights(model.state_dict(), "random", name, "00" * 32, 0.01), get_device())
 
 
-def costs(study: Grid | Sequence[Grid], folder: str | Path | None = None, same_program: bool = False) -> pd.DataFrame:
+def costs(
+    study: Grid | Sequence[Grid], folder: str | Path | None = None, same_program: bool = False, elsewhere: Collection[str] = ()
+) -> pd.DataFrame:
     """What a study costs on this device: a row a unit, with its gradients, seconds, whether it is done, and whether it was
-    another program that did it (which counts as not done for ``same_program``)."""
+    another program that did it (which counts as not done for ``same_program``). ``elsewhere``: keys of units whose rows will be
+    taken over from a table."""
     units = units_of(study)
     data = Dataset(folder) if folder and Path(folder).is_dir() else None
     done, others = (data.done(), data.by_others(versions())) if data else (set(), set())
-    done -= others if same_program else set()
+    done = (done | set(elsewhere)) - (others if same_program else set())
     paces = {}
     for unit in tqdm(units, desc="timing the codecs", leave=False):
         pixels = images_of(unit.source, unit.crop)[unit.images[0]][0].numel()
@@ -90,9 +93,11 @@ def costs(study: Grid | Sequence[Grid], folder: str | Path | None = None, same_p
     return pd.DataFrame(rows)
 
 
-def plan(study: Grid | Sequence[Grid], folder: str | Path | None, jobs: int, same_program: bool = False) -> str:
-    """The dry run: units, what is done, and hours, as text."""
-    table = costs(study, folder, same_program)
+def plan(
+    study: Grid | Sequence[Grid], folder: str | Path | None, jobs: int, same_program: bool = False, elsewhere: Collection[str] = ()
+) -> str:
+    """The dry run: units, what is done (``elsewhere``: as in :func:`costs`), and hours, as text."""
+    table = costs(study, folder, same_program, elsewhere)
     by_codec = table.groupby("attacked", sort=False).agg(
         units=("units", "sum"),
         done=("done", "sum"),

@@ -283,6 +283,7 @@ def test_the_dry_run_tells_units_cost_and_what_is_done_and_does_nothing(undistur
     assert table.groupby("attack")["gradients"].sum().to_dict() == {"noise": 0, "FGSM": 6, "PGD": 36}
     text = sweep.plan(grid(), tmp_path, jobs=2)
     assert "18 units, 9 of them done; 42 gradient evaluations" in text and "with 2 processes" in text
+    assert "18 units, 18 of them done" in sweep.plan(grid(), tmp_path, jobs=1, elsewhere=undisturbed["unit"])
     assert len(Dataset(tmp_path).done()) == 9
 
 
