@@ -152,6 +152,10 @@ def test_what_the_readme_finds_is_what_the_rows_say():
     assert (file["image"].nunique() == 16).all()
     changed = (PROJECT / "docs" / "claims-changed.md").read_text(encoding="utf-8")
     assert f"on sixteen pictures up to {attacked.max():.1f} times apart" in changed
+    srda = rows[rows["attack"].str.startswith("SRDA") & (rows["eps_255"] == 8) & (rows["quality"] == 6)]
+    rise = srda.groupby(["codec", "attack"])["delta_d"].mean().groupby("codec").mean()
+    rise = rise[~rise.index.str.startswith("cheng")]
+    assert f"the four GDN codecs rise by {rise.min():.0f} to {rise.max():.0f} under SRDA" in changed and len(rise) == 4
     assert f"by up to {file['bpp_ratio'].max().max():.0f} times at 8/255" in text
     record = rows[(rows["eps_255"] == 16) & (rows["attack"] == "continuation")]
     gdn = record[(record["quality"] == 6) & ~record["codec"].str.startswith("cheng")]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 
 from nic_helpers import plotting, stats
-from nic_helpers.course import checked, reference, studies
+from nic_helpers.course import checked
 from nic_helpers.course.boards import board, family, shade, short
 from nic_helpers.course.grids import ARCHS, LIMIT, RATE
 from nic_helpers.metrics import BLOW_UP
@@ -25,21 +23,9 @@ QUESTIONS = {
 }
 
 
-def _again() -> list[str]:
-    """The attacks that have met every codec at 8/255 since they were mended."""
-    mended = studies.begun("robustness")
-    met = mended[mended["eps_255"] == 8].groupby("attack")["attacked"].nunique()
-    return met.index[met == met.max()].tolist()
-
-
 def committed() -> pd.DataFrame:
-    """The committed rows of crops at the first seed: those of the mended attacks in place of the older ones of the same name, as soon as
-    such an attack has met every codec at 8/255."""
-    old = studies.published("08", "robustness")
-    if "continuation" in set(old["attack"]):  # made by the mended attacks throughout
-        return checked.table(old)
-    mended, again = checked.table(studies.begun("robustness")), _again()
-    return pd.concat([old[~old["attack"].isin(again)], mended[mended["attack"].isin(again)]], ignore_index=True)
+    """The committed rows that the study's tables are made of: crops at the first seed."""
+    return checked.table(checked.committed())
 
 
 def rows_to_read(run, rows: pd.DataFrame, units: list) -> pd.DataFrame:
@@ -127,16 +113,6 @@ def growth_against_size(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(
         {key: part["bpp_clean"].corr(part["bpp_ratio"], "spearman") for key, part in rows.groupby(KEY, sort=False)}
     ).rename_axis(KEY)
-
-
-def beside_published(rows: pd.DataFrame) -> pd.DataFrame:
-    """Relative growth of the file under SRDA, the mean over its directions (ours: and over qualities): Wu et al.'s numbers and ours."""
-    theirs = reference.published_attacks("2405.07717")
-    theirs = theirs[theirs["source"].str.endswith("Table II") & (theirs["quantity"] == "dR_mean")].set_index("codec")["attacked"]
-    srda = rows[rows["attack"].str.startswith("SRDA")]  # each direction counts alike, on however many images it was made
-    ours = srda.groupby(["codec", "quality", "attack"])["delta_r_rel"].mean().groupby("codec").mean()
-    lines = {short(c): {"theirs": theirs[name], "ours": ours[c]} for c, name in reference.WU_NAMES.items()}
-    return pd.DataFrame(lines).T
 
 
 def agreement(means: pd.DataFrame) -> pd.DataFrame:
@@ -242,21 +218,15 @@ def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     return found
 
 
-def older(rows: pd.DataFrame) -> list[str]:
-    """Of the committed rows, the attacks that have not been run again since they were mended; none of a run's own rows."""
-    again = [] if "made" in rows.attrs else _again()
-    return [a for a in rows["attack"].unique() if again and a not in again and kind_of(a) != "controls"]
-
-
-def draw_tables(tables: dict[str, pd.DataFrame], marked: Sequence[str] = ()):
-    """Every attack on every codec as colours: above the picture, below the file. ``marked``: attacks with a star behind their name."""
+def draw_tables(tables: dict[str, pd.DataFrame]):
+    """Every attack on every codec as colours: above the picture, below the file."""
     figure, axes = plt.subplots(2, 1, figsize=(12, 12))
     looks = {
         "psnr_recon": ("PSNR between the outputs (dB)", {"cmap": "magma"}),
         "bpp_ratio": ("file, attacked / clean", {"cmap": "viridis", "vmin": 1, "vmax": 10}),
     }
     for ax, (value, (label, look)) in zip(axes, looks.items(), strict=True):
-        wide = tables[value].rename(columns={a: f"{a} *" for a in marked})
+        wide = tables[value]
         groups = [short(c) for c, _ in wide.index]
         shown = wide.set_axis([f"q{q:g}" for _, q in wide.index])
         board(ax, shown, groups, [kind_of(a) for a in tables[value].columns], label, **look)

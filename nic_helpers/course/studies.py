@@ -34,7 +34,7 @@ def rows(study: str, profile: str, seed: int = 0) -> pd.DataFrame:
 def levels(profile: str) -> list[float]:
     """The budgets, in 8-bit levels, of the robustness study's rows that notebook 08 shows at a profile."""
     if profile == "quick":
-        rows = begun("robustness")
+        rows = published("08", "robustness")
         rows = rows[rows["attack"].isin([*LIMIT["box"], *LIMIT["ball"], *RATE])]
         met = rows.drop_duplicates(["eps_255", "attack", "attacked"]).groupby("eps_255").size()
         return met.index[met == met.max()].tolist()

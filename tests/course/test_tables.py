@@ -109,16 +109,6 @@ def test_the_dct_is_orthonormal_and_begins_with_the_mean():
     assert torch.allclose(filters[0], torch.full((1, 8, 8), 1 / 8)) and torch.equal(filters[:64], filters[128:])
 
 
-def test_only_committed_rows_of_unmended_attacks_are_marked(monkeypatch):
-    rows = pd.DataFrame({"attack": ["MI-FGSM", "continuation", "sign noise"]})
-    assert robust.older(rows) == ["MI-FGSM"]
-    some = pd.DataFrame({"attack": ["MI-FGSM", "continuation", "continuation"], "attacked": ["a 3", "a 3", "b 3"], "eps_255": 8})
-    monkeypatch.setattr(studies, "begun", lambda study: some)
-    assert robust.older(rows) == ["MI-FGSM"], "an attack that has met some codecs only is still read from the older rows"
-    rows.attrs["made"] = "standard run"
-    assert robust.older(rows) == []
-
-
 def test_spectra_lie_apart_by_the_mean_of_their_range():
     lines = {
         "a": ([0, 1], torch.tensor([1.0, 5.0])),
