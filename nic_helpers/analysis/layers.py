@@ -88,6 +88,12 @@ def _features(codec: NeuralCodec | LinearCodec, x: Tensor) -> dict[str, Tensor]:
     """What comes out of each layer for images x, the images themselves first, the clamped output last."""
     if isinstance(codec, LinearCodec):
         return codec.features(x)
+    # one by one: some architectures take a batch apart themselves, and a hook would see its last image alone
+    parts = [_of_one(codec, image[None]) for image in x]
+    return {name: torch.cat([p[name] for p in parts]) for name in parts[0]}
+
+
+def _of_one(codec: NeuralCodec, x: Tensor) -> dict[str, Tensor]:
     arch, layers = codec.arch, _layers(codec)
     seen: dict[str, Tensor] = {}
     with _noted(layers, seen):

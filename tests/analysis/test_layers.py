@@ -17,7 +17,7 @@ def crops():
     return torch.stack([image[:, :128, :128] for image in load_images("bundled")[:3]])
 
 
-@pytest.mark.parametrize("name", ["bmshj2018-factorized", "mbt2018-mean", "cheng2020-anchor"])
+@pytest.mark.parametrize("name", ["bmshj2018-factorized", "mbt2018-mean", "cheng2020-anchor", "zou2022-wacnn"])
 def test_two_unrelated_images_give_one_at_every_layer(name, crops):
     codec = load_codec(name, 6, device="cpu")
     before = {n: len(m._forward_hooks) for n, m in codec.model.named_modules()}
