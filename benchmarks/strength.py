@@ -16,6 +16,7 @@ import pandas as pd
 
 from nic_helpers import plotting, stats
 from nic_helpers.course import studies
+from nic_helpers.course.boards import short
 from nic_helpers.course.grids import STEPS
 from nic_helpers.settings import PROJECT, data_dir
 from nic_helpers.sweep.dataset import Dataset
@@ -94,7 +95,7 @@ def figure(table: pd.DataFrame) -> plt.Figure:
         part = table[(table["norm"] == norm) & (table["eps_255"] == eps)]
         for (codec, quality, kind), curve in part.groupby(["codec", "quality", "kind"], sort=False):
             means = curve.groupby("steps")["psnr_recon"].mean()
-            label = f"{codec} q{quality}" if kind == "continuation" else None
+            label = short(codec, quality) if kind == "continuation" else None
             look = plotting.style(codec) | {"alpha": {6: 1.0, 3: 0.65, 1: 0.4}[quality]}
             ax.plot(means.index, means, "-" if kind == "continuation" else ":", label=label, **look)
         ax.axhline(15, color="0.4", lw=1, ls="--")
@@ -104,7 +105,7 @@ def figure(table: pd.DataFrame) -> plt.Figure:
     axes[0].set_ylabel("PSNR between the outputs (dB)")
     axes[1].text(10, 15.1, "a blow-up: below 15 dB", fontsize=9, color="0.35", va="bottom")
     handles = {h.get_label(): h for ax in axes for h in ax.get_lines() if not h.get_label().startswith("_")}
-    fig.legend(handles.values(), handles.keys(), loc="outside right upper", fontsize=8)
+    fig.legend([handles[n] for n in sorted(handles)], sorted(handles), loc="outside right upper", fontsize=8)
     plotting.caption(
         fig,
         f"{table['image'].nunique()} Kodak crops of 256². Solid: continuation in ε, half of the steps in 2ε. "

@@ -97,7 +97,7 @@ QUALITIES = {"psnr": psnr, "ssim": ssim, "ms_ssim": ms_ssim}
 
 def check_measures(names: Sequence[str]) -> tuple[str, ...]:
     """Names of full-reference qualities, in the order of :data:`QUALITIES`; ValueError where one is unknown or ``psnr`` is missing."""
-    if isinstance(names, str) or not set(names) <= set(QUALITIES) or "psnr" not in names:
+    if isinstance(names, str) or not isinstance(names, Sequence) or not set(names) <= set(QUALITIES) or "psnr" not in names:
         raise ValueError(f"measures must be a sequence of {', '.join(QUALITIES)}, 'psnr' among them, got {names!r}")
     return tuple(n for n in QUALITIES if n in names)
 

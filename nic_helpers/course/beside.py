@@ -8,6 +8,7 @@ import pandas as pd
 from nic_helpers import plotting, stats
 from nic_helpers.course import reference
 from nic_helpers.course.boards import short
+from nic_helpers.course.robust import shared
 
 TABLES = {"SRDA": "Table II", "ARDA": "Table III"}
 #: What they report -> our column, how it is called, and in which unit.
@@ -27,9 +28,7 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     for attack, name in TABLES.items():
         theirs = reference.published_attacks("2405.07717")
         theirs = theirs[theirs["source"].str.endswith(name)].pivot(index="codec", columns="quantity", values="attacked")
-        part = rows[rows["attack"].str.startswith(attack)]
-        met = part.groupby("image")[["codec", "quality", "attack"]].value_counts().groupby("image").size()
-        part = part[part["image"].isin(met.index[met == met.max()])]
+        part = shared(rows, [kind for kind in rows["attack"].unique() if kind.startswith(attack)])
         for quantity, (column, *_) in QUANTITIES.items():
             each = part.groupby(["codec", "image"])[column].mean()
             for codec, published in reference.WU_NAMES.items():

@@ -41,7 +41,7 @@ def sizes(rows: pd.DataFrame, level: float = 8) -> pd.DataFrame:
     asked = {"outputs apart": (BALL, "psnr_recon"), "file growth": (FILE, "bpp_ratio"), "clean file": (FILE, "bpp_clean")}
     for name, (attack, value) in asked.items():
         both = part[part["attack"] == attack].pivot(index=[*KEY, "image"], columns="size", values=value).dropna()
-        found[name] = both.groupby(KEY).mean()
+        found[name] = both.astype(float).groupby(KEY).mean()  # committed rows are in single precision
     return pd.concat(found, axis=1)
 
 

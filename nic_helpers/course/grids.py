@@ -1,4 +1,4 @@
-"""The course's own studies as grids: who is attacked, how, on what (notebooks 05, 06, 08, 09, 11 and 12; their rows: studies.py).
+"""The course's own studies as grids: who is attacked, how, on what (notebooks 08, 09, 11 and 12; their rows: studies.py).
 
 python -m nic_helpers.sweep robustness --profile standard --dry-run
 """

@@ -140,6 +140,7 @@ def test_what_no_other_process_could_know_is_refused():
         ({"measures": ("vmaf", "psnr")}, "measures must be a sequence of psnr"),
         ({"measures": ("ssim",)}, "'psnr' among them"),
         ({"measures": "psnr"}, "measures must be a sequence"),
+        ({"measures": 3}, "measures must be a sequence"),
         ({"images": 3}, "images must be"),
         ({"images": "kodka"}, "no such folder: kodka"),
     ],
