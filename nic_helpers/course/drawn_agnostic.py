@@ -47,6 +47,28 @@ def by_quality(table: pd.DataFrame, shown: Mapping[str, int | None]) -> Figure:
     return figure
 
 
+def side_by_side(tables: Mapping[str, pd.DataFrame], shown: Sequence[str]) -> Figure:
+    """File growth by the quality at which a picture is stored, a panel a kind of codec: ``shown`` are attacks, the last made for all
+    qualities, each other one for the quality that its name ends with, which is ringed."""
+    figure, axes = plt.subplots(1, len(tables), figsize=(11, 4.4), sharey=True)
+    for ax, (title, table) in zip(axes, tables.items(), strict=True):
+        means = table.groupby(["attack", "quality"])["bpp_ratio"].mean().unstack()
+        for attack, dash in zip(shown, ("-", "--", ":", "-"), strict=True):
+            last, line = attack == shown[-1], means.loc[attack]
+            ax.plot(line.index, line, dash, marker="o", ms=8, color=ALL if last else ONE, lw=4.5 if last else 2, label=attack)
+            if not last:
+                aim = int(attack.rsplit("q", 1)[1])
+                ax.plot(aim, line[aim], "o", ms=17, mfc="none", mec="black", mew=1.8)
+        ax.axhline(1, color="0.3", lw=1)
+        ax.set_xticks(means.columns, [f"q{q:g}" for q in means.columns], fontsize=13)
+        ax.set_title(title, fontsize=15)
+        ax.set_xlabel("quality at which the picture is stored", fontsize=13)
+        ax.yaxis.set_major_formatter(lambda v, _: f"×{v:.1f}")
+    axes[0].set_ylabel("file, attacked / clean", fontsize=13)
+    axes[-1].legend(fontsize=11, loc="upper left", bbox_to_anchor=(1, 1))
+    return figure
+
+
 def _names(ax, ends: Mapping[str, float], at: float, colours: Mapping[str, str]) -> None:
     """Names at the lines' right ends, pushed apart so that none covers another."""
     for name, y in spread(ends, 0.055 * (ax.get_ylim()[1] - 1)).items():
