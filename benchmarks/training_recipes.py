@@ -71,8 +71,8 @@ validation losses after so many steps, each run at its own place in its own sche
 
 The compact codecs of `eight.toml`, so far WACNN at qualities 1, 3 and 6, its convolutions and GDNs from the random-start hyperprior,
 narrowed to fewer latents (`plain-3`, and `plain-6` with more of them), then its entropy model alone, then everything; quality 1 begins
-from quality 3. And STF and Liu at quality 3: from principal components, the entropy model alone, then everything, STF left at 4500 of
-5000 steps.
+from quality 3. And STF at qualities 1 and 3, Liu at quality 3: from principal components, the entropy model alone, then everything, STF
+at quality 3 left at 4500 of 5000 steps.
 
 {eight}
 
