@@ -15,13 +15,12 @@ import argparse
 import math
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 from compressai.models import FactorizedPrior
 from torch import Tensor, nn
 
-from nic_helpers import attacks, image_sets, images, load_codec
+from nic_helpers import analysis, attacks, image_sets, images, load_codec
 from nic_helpers.codecs.google import Factorized
 from nic_helpers.codecs.neural import NeuralCodec
 from nic_helpers.codecs.registry import ARCHITECTURES
@@ -30,8 +29,6 @@ from nic_helpers.objectives import Rate
 from nic_helpers.settings import data_dir
 from nic_helpers.training.run import train
 from nic_helpers.training.settings import Settings
-
-STRETCHES = tuple(2.0**k for k in range(3, 9))  # t: latents that no picture has
 
 
 class Gate(nn.Module):
@@ -71,14 +68,6 @@ class Bounded(Leaky):
 KINDS = {"IGDN": "bmshj2018-factorized", "gate, LeakyReLU": Leaky.name, "gate, ReLU6": Bounded.name}
 
 
-def growth(codec: NeuralCodec, x: Tensor) -> float:
-    """The growth exponent of a codec's synthesis at the latents of x [1, 3, H, W]."""
-    with torch.no_grad():
-        y_hat = codec.walk(x, None, synthesis=False).y_hat
-        sizes = [float(codec.arch.synthesis(t * y_hat).norm()) for t in STRETCHES]
-    return float(np.polyfit(np.log(STRETCHES), np.log(sizes), 1)[0])
-
-
 def measure(codec: NeuralCodec, x: Tensor, names: list[str], steps: int) -> pd.DataFrame:
     """A row an attack and image."""
     found = []
@@ -93,7 +82,7 @@ def measure(codec: NeuralCodec, x: Tensor, names: list[str], steps: int) -> pd.D
             attack = attacks.PGD(level / 255, steps=max(1, steps // 3), precision="auto")
         rows = before_after(codec, x, attack(codec, x, objective).x_adv, names)
         found.append(rows.assign(attack=name, eps_255=level))
-    return pd.concat(found, ignore_index=True).assign(growth=growth(codec, x[:1]))
+    return pd.concat(found, ignore_index=True).assign(growth=analysis.growth_exponent(codec, x[:1]))
 
 
 def main() -> None:

@@ -11,7 +11,8 @@ from nic_helpers.codecs.registry import ARCHITECTURES
 
 #: Three shades from light to dark: coarse, middle and fine quality.
 SHADES = ("#9ecae1", "#4292c6", "#08306b")
-FAMILIES = ("GDN", "residual", "classical")
+FAMILIES = ("GDN", "residual", "attention", "other", "classical")
+_FAMILY_OF = {"cheng2020": "residual", "zou2022": "attention", "liu2023": "attention", "song2021": "other", "cai2022": "other"}
 
 
 def short(codec: str, quality: float | None = None) -> str:
@@ -21,10 +22,10 @@ def short(codec: str, quality: float | None = None) -> str:
 
 
 def family(codec: str) -> str:
-    """GDN or residual, after a learned codec's transforms; or classical."""
+    """GDN, residual or (window) attention, after a learned codec's transforms, or what else it is; or classical."""
     if codec not in ARCHITECTURES:
         return "classical"
-    return "residual" if codec.startswith("cheng2020") else "GDN"
+    return _FAMILY_OF.get(codec.split("-")[0], "GDN")
 
 
 def shade(quality: float, qualities: Sequence[float]) -> str:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import pandas as pd
 from torch import Tensor
 
-from nic_helpers import metrics, plotting, stats
+from nic_helpers import attacks, metrics, plotting, stats
+from nic_helpers.codecs.base import Codec
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.course import studies
 from nic_helpers.course.boards import FAMILIES, board, family, short
-from nic_helpers.course.grids import ARCHS
+from nic_helpers.course.grids import ARCHS, LATER
 
 #: Column of :func:`measured` -> the control that it is counted from.
 CONTROLS = {"beyond": "white noise", "beyond_dissolved": "the attack, dissolved", "beyond_coarse": "grey blobs"}
@@ -64,6 +65,8 @@ def relation(attacked: str, codec: str, quality: float) -> str:
         return "a classical codec"
     if (name, made_at) == (codec, f"{quality:g}"):
         return "the codec itself"
+    if not {family(codec), family(name)} <= {"GDN", "residual"}:
+        return "a later codec"
     kin = "its family" if family(codec) == family(name) else "the other family"
     return f"{kin}, {'same' if made_at == f'{quality:g}' else 'other'} quality"
 
@@ -90,7 +93,7 @@ def matrix_of(rows: pd.DataFrame) -> pd.DataFrame:
     def place(label: str):
         name, quality = label.rsplit(" ", 1)
         kind = FAMILIES.index(family(name))
-        return kind, float(quality) * (kind < 2), name
+        return kind, float(quality) * (FAMILIES[kind] != "classical"), name
 
     pgd = rows[(rows["attack"] == "PGD") & ~rows["attacked"].str.contains(",")]
     matrix = pgd.pivot_table(index="attacked", columns="target", values="delta_amp")
@@ -111,6 +114,48 @@ def by_target(pairs: pd.DataFrame) -> dict[str, dict[str, pd.Series]]:
         name: {codec: part.groupby("image")[column].mean() for codec, part in classical.groupby("codec")}
         for column, name in CONTROLS.items()
     }
+
+
+def strangers(rows: pd.DataFrame) -> dict[str, stats.Interval]:
+    """What PGD on a codec at quality 3 leaves, beyond the dissolved attack, at the later ones of that quality, with its interval over
+    images: on each itself, on it from each of the two families, and on the six from it."""
+    pgd = rows[(rows["attack"] == "PGD") & (rows["quality"] == 3) & rows["attacked"].str.endswith(" 3")]
+    pgd = pgd[~pgd["attacked"].str.contains(",")].assign(made_for=pgd["attacked"].str.rsplit(" ", n=1).str[0])
+    six = {kind: [a for a in ARCHS if family(a) == kind] for kind in ("GDN", "residual")}
+    found = {}
+    for name in (n for n in LATER if n in set(pgd["codec"])):
+        parts = {f"{name} itself": (pgd["made_for"] == name) & (pgd["codec"] == name)}
+        parts |= {f"{kind} codecs -> {name}": pgd["made_for"].isin(them) & (pgd["codec"] == name) for kind, them in six.items()}
+        parts[f"{name} -> the six"] = (pgd["made_for"] == name) & pgd["codec"].isin(ARCHS)
+        found |= {n: stats.bootstrap(pgd[part].groupby("image")["beyond_dissolved"].mean().to_numpy()) for n, part in parts.items()}
+    return found
+
+
+def descent(codecs: Mapping[str, Codec], images: Iterable[Tensor], attack: attacks.Attack) -> pd.DataFrame:
+    """Attacks made for each codec, coded by each: by how many dB (``beyond_dissolved``) the outputs are further apart than under the
+    same attack, dissolved. Rows of ``made_for``, ``coded_by`` and ``image`` (a number); images [1, 3, H, W]."""
+    found = []
+    for k, x in enumerate(images):
+        clean = {name: codec.reconstruct(x) for name, codec in codecs.items()}
+        for made_for, codec in codecs.items():
+            adv = attack(codec, x).x_adv
+            plain = attacks.dissolved(x, adv, attack.eps, attack.seed + 1)
+            for name, other in codecs.items():
+                near, far = (metrics.psnr(clean[name], other.reconstruct(v)).item() for v in (plain, adv))
+                found.append({"made_for": made_for, "coded_by": name, "image": k, "beyond_dissolved": near - far})
+    return pd.DataFrame(found)
+
+
+def draw_descent(rows: pd.DataFrame):
+    """:func:`descent` as a table of means: made for a codec (rows), coded by a codec."""
+    names = list(dict.fromkeys(rows["made_for"]))
+    table = rows.pivot_table(index="made_for", columns="coded_by", values="beyond_dissolved").loc[names, names]
+    figure, ax = plt.subplots(figsize=(7.2, 4.2))
+    table = table.rename(columns=lambda name: name.replace(", ", ",\n"))
+    plotting.heat_table(ax, table, "beyond the dissolved attack (dB)", cmap="Reds", vmin=0)
+    ax.set(xlabel="coded by", ylabel="attack made for")
+    ax.tick_params(axis="both", rotation=0)
+    return figure
 
 
 def step_tables(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:

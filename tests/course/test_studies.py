@@ -6,7 +6,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import untrained
 
+from nic_helpers import attacks, metrics
 from nic_helpers.course import boards, robust, studies, travel
 from nic_helpers.settings import PROJECT, data_dir
 
@@ -73,8 +75,34 @@ def test_relations_and_controls(pairs):
     assert travel.relation("mbt2018 3", "mbt2018", 3.0) == "the codec itself"
     assert travel.relation("mbt2018 3", "cheng2020-attn", 6.0) == "the other family, other quality"
     assert travel.relation("mbt2018 3", "vvc", 36.0) == "a classical codec"
+    assert travel.relation("mbt2018 3", "zou2022-wacnn", 3.0) == "a later codec" == travel.relation("liu2023 3", "mbt2018", 3.0)
+    assert travel.relation("liu2023 3", "liu2023", 3.0) == "the codec itself"
     own = pairs[pairs["relation"] == "the codec itself"]
     assert len(own) == 18 * pairs["image"].nunique() and own["beyond"].mean() > own["beyond_dissolved"].mean() > 1
+
+
+def test_strangers_are_the_later_codecs_at_one_quality():
+    rows = travel.measured(studies.published("09", "transfer"))
+    found = travel.strangers(rows)
+    assert {n.split()[0] for n in found if n.endswith("itself")} == {"zou2022-wacnn", "zou2022-stf", "liu2023"}
+    part = rows[(rows["attack"] == "PGD") & (rows["attacked"] == "liu2023 3") & (rows["target"] == "liu2023 3")]
+    assert found["liu2023 itself"].mean == pytest.approx(part["beyond_dissolved"].mean())
+    assert found["GDN codecs -> liu2023"].mean < found["liu2023 itself"].mean / 2
+
+
+def test_descent_is_counted_from_the_dissolved_attack(x):
+    codecs, attack = (
+        {"one": untrained("bmshj2018-factorized"), "two": untrained("bmshj2018-hyperprior")},
+        attacks.PGD(8 / 255, steps=2),
+    )
+    picture = x[:1, :, :64, :64]
+    rows = travel.descent(codecs, [picture], attack)
+    assert rows[["made_for", "coded_by"]].to_numpy().tolist() == [[a, b] for a in codecs for b in codecs]
+    adv, codec = attack(codecs["one"], picture).x_adv, codecs["two"]
+    plain = attacks.SpectralNoise(8 / 255, like=attack)(codecs["one"], picture).x_adv
+    near, far = (metrics.psnr(codec.reconstruct(picture), codec.reconstruct(v)).item() for v in (plain, adv))
+    assert rows["beyond_dissolved"][1] == pytest.approx(near - far, abs=1e-6)
+    travel.draw_descent(rows)
 
 
 def test_missing_controls_are_said(pairs):
