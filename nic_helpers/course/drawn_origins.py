@@ -10,7 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from nic_helpers import plotting
+from nic_helpers import plotting, stats
+from nic_helpers.course.boards import short
 from nic_helpers.course.origins import BOUND, SHOPPED
 
 BLUE, ORANGE, GREEN, RED = plotting.colours(4)
@@ -183,4 +184,19 @@ def gates(rows: pd.DataFrame) -> Figure:
     right.set(ylim=(len(kinds) - 0.5, -0.5), xlabel="growth exponent of the decoder")
     right.margins(x=0.2)
     figure.legend(*left.get_legend_handles_labels(), ncols=3, frameon=False, loc="outside upper center", fontsize=12)
+    return figure
+
+
+def exponents(growth: Mapping[str, float], apart: pd.DataFrame) -> Figure:
+    """Each codec's growth exponent against its PSNR between the outputs (dB): means with 95 % intervals over the images.
+
+    ``growth``: by codec; ``apart``: images by the same codecs."""
+    figure, ax = plt.subplots(figsize=(8.5, 4.8))
+    places = {codec: stats.bootstrap(apart[codec].to_numpy()) for codec in growth}
+    for codec, found in places.items():
+        look = plotting.style(codec) | {"ls": "", "ms": 11}
+        reach = [[found.mean - found.low], [found.high - found.mean]]
+        ax.errorbar(growth[codec], found.mean, reach, capsize=3, elinewidth=0.8, label=short(codec), **look)
+    ax.set(xlabel="growth exponent of the decoder", ylabel="PSNR between the outputs (dB): lower is worse")
+    ax.legend(fontsize=10, loc="upper left", bbox_to_anchor=(1, 1))
     return figure

@@ -27,6 +27,7 @@ GROUPS = {
     "no side information": ["factorized"],
     "it tells scales": ["hyperprior", "hyperprior, random start"],
     "scales and means": ["mbt2018-mean", "mbt2018", "cheng2020-anchor"],
+    "slice by slice": ["zou2022-wacnn", "zou2022-stf", "liu2023"],
 }
 SHOPPED = "shopping list, as an image"
 BOUND = "upper bound"
