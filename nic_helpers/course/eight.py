@@ -36,23 +36,23 @@ def worst(rows: pd.DataFrame, panel: str, quality: float = 3) -> pd.DataFrame:
     return found[[c for c in (*ARCHS, VBR, *LATER) if c in found]]
 
 
-def draw(rows: pd.DataFrame, quality: float = 3) -> plt.Figure:
-    """:func:`worst` of both panels: a line a codec, a faint dot an image, the mean with its 95 % interval."""
-    figure, axes = plt.subplots(1, 2, figsize=(12, 5), sharey=True)
-    for ax, (panel, (*_, label, less)) in zip(axes, PANELS.items(), strict=True):
-        table = worst(rows, panel, quality)
+def draw(rows: pd.DataFrame, panels: Sequence[str] = tuple(PANELS), quality: float = 3) -> plt.Figure:
+    """:func:`worst` of the panels: a line a codec, a faint dot an image, the mean with its 95 % interval."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(1.5 + 5.5 * len(panels), 5), sharey=True, squeeze=False)
+    for ax, panel in zip(axes[0], panels, strict=True):
+        table, (_, _, label, less) = worst(rows, panel, quality), PANELS[panel]
         for y, (codec, values) in enumerate(table.items()):
-            look, found = plotting.style(codec), stats.bootstrap(values.to_numpy())
+            look, found = plotting.style(codec) | {"ls": "", "ms": 10}, stats.bootstrap(values.to_numpy())
+            reach = [[found.mean - found.low], [found.high - found.mean]]
             ax.plot(values, [-y] * len(values), ls="", marker="o", ms=5, alpha=0.25, color=look["color"])
-            ax.errorbar(
-                found.mean, -y, xerr=[[found.mean - found.low], [found.high - found.mean]], capsize=4, **look | {"ms": 10, "ls": ""}
-            )
+            ax.errorbar(found.mean, -y, xerr=reach, capsize=4, **look)
         ax.set_yticks([-y for y in range(table.shape[1])], [short(c) for c in table])
         ax.axhline(0.5 - len(ARCHS), color="0.4", lw=1)
         ax.set_xlabel(f"{label}: {'left' if less else 'right'} is worse")
-    axes[1].set_xscale("log")
-    axes[1].set_xticks((1, 2, 4, 8, 16), ["×1", "×2", "×4", "×8", "×16"])
-    axes[1].minorticks_off()
+        if not less:
+            ax.set_xscale("log")
+            ax.set_xticks((1, 2, 4, 8, 16, 32), [f"×{v}" for v in (1, 2, 4, 8, 16, 32)])
+            ax.minorticks_off()
     return figure
 
 
