@@ -48,6 +48,7 @@ def board(ax, table: pd.DataFrame, rows: Sequence[str], columns: Sequence[str], 
 
     ``room`` is kept for the row names, as a share of the width; ``options`` go to ``imshow``.
     """
+    ax.set_facecolor("0.8")  # what was not measured
     shown = ax.imshow(table.to_numpy(dtype=float), aspect="auto", interpolation="nearest", **options)
     ax.grid(False)
     ax.set_xticks(range(table.shape[1]), table.columns, rotation=90, fontsize=11)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from nic_helpers import plotting, stats
-from nic_helpers.course.boards import short
+from nic_helpers.course.boards import short, spread
 from nic_helpers.course.origins import BOUND, SHOPPED
 
 BLUE, ORANGE, GREEN, RED = plotting.colours(4)
@@ -72,7 +72,7 @@ def branches(groups: Mapping[str, Sequence[str]], stays: pd.DataFrame, noisy: pd
             rows = np.arange(len(order))
             ax.plot(stays.loc[order, branch], rows, mark, color=colour, ms=11, label=f"do({label} := clean)")
             ax.plot(noisy.loc[order, branch], rows, mark, mfc="none", mec=colour, ms=11)
-    ax.plot([], [], "o", mfc="none", mec="0.3", ms=11, label="hollow: := noisy")
+    ax.plot([], [], "o", mfc="none", mec="0.3", ms=11, label="hollow: := the noisy picture's")
     ax.plot(
         published.to_list(),
         [order.index(codec) for codec in published.index],
@@ -191,12 +191,16 @@ def exponents(growth: Mapping[str, float], apart: pd.DataFrame) -> Figure:
     """Each codec's growth exponent against its PSNR between the outputs (dB): means with 95 % intervals over the images.
 
     ``growth``: by codec; ``apart``: images by the same codecs."""
-    figure, ax = plt.subplots(figsize=(8.5, 4.8))
-    places = {codec: stats.bootstrap(apart[codec].to_numpy()) for codec in growth}
-    for codec, found in places.items():
-        look = plotting.style(codec) | {"ls": "", "ms": 11}
-        reach = [[found.mean - found.low], [found.high - found.mean]]
-        ax.errorbar(growth[codec], found.mean, reach, capsize=3, elinewidth=0.8, label=short(codec), **look)
-    ax.set(xlabel="growth exponent of the decoder", ylabel="PSNR between the outputs (dB): lower is worse")
-    ax.legend(fontsize=10, loc="upper left", bbox_to_anchor=(1, 1))
+    figure, ax = plt.subplots(figsize=(9, 5.2))
+    means = apart.mean()
+    labels = {}
+    for side in (True, False):  # each side's names are pushed apart among themselves
+        labels |= spread({codec: means[codec] for codec, e in growth.items() if (e > 3) == side}, 0.32)
+    for k, (codec, exponent) in enumerate(growth.items()):
+        found, look = stats.bootstrap(apart[codec].to_numpy()), plotting.style(codec) | {"ls": "", "ms": 10}
+        at = exponent + 0.12 * (k % 3 - 1)  # those of one exponent would cover each other
+        ax.errorbar(at, found.mean, [[found.mean - found.low], [found.high - found.mean]], capsize=3, elinewidth=0.8, **look)
+        ax.annotate(short(codec), (at, found.mean), (exponent + 0.45, labels[codec]), va="center", color=look["color"], fontsize=12)
+    ax.set(xlabel="growth exponent of the decoder", ylabel="PSNR between the outputs (dB): lower is worse", xlim=(-0.6, 10.4))
+    ax.set_xticks(range(9))
     return figure

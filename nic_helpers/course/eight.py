@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -36,23 +36,42 @@ def worst(rows: pd.DataFrame, panel: str, quality: float = 3) -> pd.DataFrame:
     return found[[c for c in (*ARCHS, VBR, *LATER) if c in found]]
 
 
-def draw(rows: pd.DataFrame, panels: Sequence[str] = tuple(PANELS), quality: float = 3) -> plt.Figure:
-    """:func:`worst` of the panels: a line a codec, a faint dot an image, the mean with its 95 % interval."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(1.5 + 5.5 * len(panels), 5), sharey=True, squeeze=False)
+def draw(
+    rows: pd.DataFrame,
+    panels: Sequence[str] = tuple(PANELS),
+    groups: Mapping[str, Sequence[str]] | None = None,
+    quality: float = 3,
+) -> plt.Figure:
+    """:func:`worst` of the panels: a line a codec, a faint dot an image, the mean with its 95 % interval.
+
+    ``groups``: what is written at the right of some codecs -> these, in the order of the lines; without, the six stand above a line.
+    """
+    every = list(worst(rows, panels[0], quality))
+    groups = groups or {"": [c for c in every if c in ARCHS], "later": [c for c in every if c not in ARCHS]}
+    order = [c for names in groups.values() for c in names]
+    figure, axes = plt.subplots(1, len(panels), figsize=(2 + 5.3 * len(panels), 5), sharey=True, squeeze=False)
     for ax, panel in zip(axes[0], panels, strict=True):
         table, (_, _, label, less) = worst(rows, panel, quality), PANELS[panel]
-        for y, (codec, values) in enumerate(table.items()):
-            look, found = plotting.style(codec) | {"ls": "", "ms": 10}, stats.bootstrap(values.to_numpy())
+        for y, codec in enumerate(order):
+            values, look = table[codec], plotting.style(codec) | {"ls": "", "ms": 10}
+            found = stats.bootstrap(values.to_numpy())
             reach = [[found.mean - found.low], [found.high - found.mean]]
             ax.plot(values, [-y] * len(values), ls="", marker="o", ms=5, alpha=0.25, color=look["color"])
             ax.errorbar(found.mean, -y, xerr=reach, capsize=4, **look)
-        ax.set_yticks([-y for y in range(table.shape[1])], [short(c) for c in table])
-        ax.axhline(0.5 - len(ARCHS), color="0.4", lw=1)
+        ax.set_yticks([-y for y in range(len(order))], [short(c) for c in order])
         ax.set_xlabel(f"{label}: {'left' if less else 'right'} is worse")
         if not less:
             ax.set_xscale("log")
             ax.set_xticks((1, 2, 4, 8, 16, 32), [f"×{v}" for v in (1, 2, 4, 8, 16, 32)])
             ax.minorticks_off()
+        edge = 0
+        for told, names in groups.items():
+            if edge:
+                ax.axhline(0.5 - edge, color="0.4", lw=1)
+            if ax is axes[0, -1]:
+                place = ax.get_yaxis_transform()
+                ax.text(1.02, 0.5 - edge - len(names) / 2, told, fontsize=13, va="center", transform=place)
+            edge += len(names)
     return figure
 
 
@@ -65,10 +84,10 @@ def _by_codec(rows: pd.DataFrame, attack: str, column: str, codecs: Sequence[str
 
 
 def _verdict(*differences: stats.Interval) -> str:
-    """Confirmed if each interval lies above zero, refuted if one lies below, else open."""
+    """It holds if each interval lies above zero, does not if one lies below, and is open else."""
     if any(d.high < 0 for d in differences):
-        return "refuted"
-    return "confirmed" if all(d.low > 0 for d in differences) else "open"
+        return "does not hold"
+    return "holds" if all(d.low > 0 for d in differences) else "open"
 
 
 def _ahead(table: pd.DataFrame, who: str, sign: int = 1) -> tuple[str, str]:

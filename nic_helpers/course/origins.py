@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from compressai.layers import GDN
 from torch import Tensor
 
 from nic_helpers import analysis, attacks, metrics, stats
 from nic_helpers.budgets import L2rms
 from nic_helpers.codecs import LinearCodec
 from nic_helpers.codecs.base import Codec
+from nic_helpers.codecs.neural import NeuralCodec
 from nic_helpers.course import reference, studies
 from nic_helpers.objectives import Rate
 
@@ -27,7 +29,7 @@ GROUPS = {
     "no side information": ["factorized"],
     "it tells scales": ["hyperprior", "hyperprior, random start"],
     "scales and means": ["mbt2018-mean", "mbt2018", "cheng2020-anchor"],
-    "slice by slice": ["zou2022-wacnn", "zou2022-stf", "liu2023"],
+    "both, by slices": ["zou2022-wacnn", "zou2022-stf", "liu2023"],
 }
 SHOPPED = "shopping list, as an image"
 BOUND = "upper bound"
@@ -124,6 +126,12 @@ def published_share() -> pd.Series:
     share = (table["bitrate_do_hyperprior"] / table["bitrate_none"]).dropna()
     ours = {theirs: name.removeprefix("bmshj2018-") for name, theirs in reference.WU_NAMES.items()}
     return share.rename(ours).loc[lambda v: v.index.isin(list(ours.values()))]
+
+
+def strongest_igdn(codec: NeuralCodec) -> float:
+    """The largest weight γ by which an IGDN of the synthesis lets one channel's energy act on a channel; 0 where there is none."""
+    found = [layer for layer in codec.model.g_s.modules() if isinstance(layer, GDN) and layer.inverse]
+    return max((layer.gamma_reparam(layer.gamma).max().item() for layer in found), default=0.0)
 
 
 def layers(codec: Codec, x: Tensor, names: Sequence[str], cases: Mapping[str, Tensor]) -> pd.DataFrame:
