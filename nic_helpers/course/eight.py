@@ -91,12 +91,12 @@ def _verdict(*differences: stats.Interval) -> str:
 
 
 def _ahead(table: pd.DataFrame, who: str, sign: int = 1) -> tuple[str, str]:
-    """Whether a codec's column is the largest (sign 1) or least (-1): the verdict, and the difference to the nearest other one."""
+    """Whether a codec's column is the largest (sign 1) or least (-1): the verdict, and the least sure difference."""
     others = table.drop(columns=who)
     gaps = {name: stats.bootstrap(sign * (table[who] - values).to_numpy()) for name, values in others.items()}
-    nearest = min(gaps, key=lambda name: gaps[name].mean)
-    gap = gaps[nearest]
-    return _verdict(*gaps.values()), f"{short(who)} {'above' if sign > 0 else 'below'} {short(nearest)} by {gap}"
+    nearest = min(gaps, key=lambda name: gaps[name].low)
+    pair = (who, nearest) if sign > 0 else (nearest, who)
+    return _verdict(*gaps.values()), f"{short(pair[0])} minus {short(pair[1])}: {gaps[nearest]}"
 
 
 def _rise_and_error(rate: pd.DataFrame, error: pd.DataFrame) -> stats.Interval:
@@ -112,7 +112,8 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
     """
     codecs = [c for c in (*ARCHS, *LATER) if c in set(rows["codec"])]
     rate, error = (_by_codec(rows, "SRDA", column, codecs) for column in ("delta_r_rel", "delta_d"))
-    theirs = reference.published_attacks("Table II").pivot(index="codec", columns="quantity", values="attacked")
+    theirs = reference.published_attacks("2405.07717")
+    theirs = theirs[theirs["source"].str.endswith("Table II")].pivot(index="codec", columns="quantity", values="attacked")
     theirs_alike = theirs["dR_mean"].corr(theirs["dD_mean"], "spearman")
     wacnn, stf = "zou2022-wacnn", "zou2022-stf"
     said = {q: theirs[q].round(2 if q == "dR_mean" else 0).map("{:g}".format) for q in theirs}
@@ -144,5 +145,5 @@ def findings(rows: pd.DataFrame) -> pd.DataFrame:
     for column, what in (("delta_r_rel", "file grows"), ("delta_d", "error rises")):
         both = _by_codec(rows, "ARDA", column, ("bmshj2018-hyperprior", VBR))
         gap = stats.bootstrap((both[VBR] - both["bmshj2018-hyperprior"]).to_numpy())
-        note(f"under ARDA a variable-rate codec's {what} more", "", _verdict(gap), f"vbr more than the hyperprior by {gap}")
+        note(f"under ARDA a variable-rate codec's {what} more", "", _verdict(gap), f"vbr minus hyperprior: {gap}")
     return pd.DataFrame(table)

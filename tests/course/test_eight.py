@@ -33,7 +33,7 @@ def test_a_verdict_needs_every_interval():
 
 def test_ahead_is_told_from_the_nearest_rival():
     table = pd.DataFrame({"mbt2018": [5.0, 6.0, 7.0, 8.0], "liu2023": [3.0, 4.5, 5.0, 6.5], "cai2022": [1.0, 1.0, 1.0, 1.0]})
-    assert eight._ahead(table, "mbt2018") == ("holds", "mbt2018 above liu2023 by " + str(stats.bootstrap([2.0, 1.5, 2.0, 1.5])))
+    assert eight._ahead(table, "mbt2018") == ("holds", "mbt2018 minus liu2023: " + str(stats.bootstrap([2.0, 1.5, 2.0, 1.5])))
     assert eight._ahead(table, "cai2022", -1)[0] == "holds" and eight._ahead(table, "liu2023")[0] == "does not hold"
 
 

@@ -1,8 +1,10 @@
 import pandas as pd
 import pytest
 import torch
+from compressai.layers import GDN
+from conftest import untrained
 
-from nic_helpers import analysis, metrics
+from nic_helpers import analysis, load_codec, metrics
 from nic_helpers.codecs import LinearCodec
 from nic_helpers.course import origins
 from nic_helpers.image_sets import load_images
@@ -59,3 +61,13 @@ def test_the_committed_rows_hold_both_starts_and_the_published_share_has_our_nam
     assert rows.groupby(["image", "attack", "case"])["weights"].nunique().eq(2).all()
     assert {"hyperprior", "mbt2018", "cheng2020-anchor"} == set(origins.published_share().index)
     assert origins.network_gain(6).gt(0).all()
+
+
+def test_the_strongest_igdn_is_that_of_the_synthesis_and_none_is_nothing():
+    codec = untrained("bmshj2018-factorized")
+    layers = [layer for layer in codec.model.g_s if isinstance(layer, GDN)]
+    with torch.no_grad():
+        for k, layer in enumerate(layers):
+            layer.gamma.copy_(layer.gamma_reparam.init(torch.full_like(layer.gamma, 0.1 * k)))
+    assert origins.strongest_igdn(codec) == pytest.approx(0.2, rel=1e-3)
+    assert origins.strongest_igdn(load_codec("zou2022-stf", 3, device="cpu")) == 0
