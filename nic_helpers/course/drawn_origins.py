@@ -200,7 +200,9 @@ def exponents(growth: Mapping[str, float], apart: pd.DataFrame) -> Figure:
         found, look = stats.bootstrap(apart[codec].to_numpy()), plotting.style(codec) | {"ls": "", "ms": 10}
         at = exponent + 0.12 * (k % 3 - 1)  # those of one exponent would cover each other
         ax.errorbar(at, found.mean, [[found.mean - found.low], [found.high - found.mean]], capsize=3, elinewidth=0.8, **look)
-        ax.annotate(short(codec), (at, found.mean), (exponent + 0.45, labels[codec]), va="center", color=look["color"], fontsize=12)
-    ax.set(xlabel="growth exponent of the decoder", ylabel="PSNR between the outputs (dB): lower is worse", xlim=(-0.6, 10.4))
+        left = exponent < 0.5  # to its right are those of exponent one
+        place = (exponent - 0.2 if left else exponent + 0.45, labels[codec])
+        ax.text(*place, short(codec), ha="right" if left else "left", va="center", color=look["color"], fontsize=12)
+    ax.set(xlabel="growth exponent of the decoder", ylabel="PSNR between the outputs (dB): lower is worse", xlim=(-2, 10.4))
     ax.set_xticks(range(9))
     return figure
