@@ -18,9 +18,17 @@ QUANTITIES = {
 }
 
 
+def complete(rows: pd.DataFrame) -> list[str]:
+    """The codecs of Wu et al.'s tables that have rows of every attack at as many qualities as any, in their order."""
+    cells = rows.drop_duplicates(["codec", "quality", "attack"]).groupby("codec").size()
+    named = [c for c in reference.WU_NAMES if c in cells.index]
+    return [c for c in named if cells[c] == cells[named].max()]
+
+
 def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """A row for each of their numbers whose codec we have rows of: ``attack``, ``quantity``, ``codec`` (short), ``theirs``; ours as
-    ``ours``, ``low``, ``high``: mean over images, directions and qualities, each alike, with its 95 % interval over the images.
+    """A row for each of their quantities and each codec of theirs that we have a complete set of rows of: ``attack``, ``quantity``,
+    ``codec`` (short), ``theirs`` (NaN where their table has no such row here); ours as ``ours``, ``low``, ``high``: mean over images,
+    directions and qualities, each alike, with its 95 % interval over the images.
 
     ``rows``: of one budget. Only images that every direction of an attack has met on every codec count.
     """
@@ -28,21 +36,24 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
     for attack, name in TABLES.items():
         theirs = reference.published_attacks("2405.07717")
         theirs = theirs[theirs["source"].str.endswith(name)].pivot(index="codec", columns="quantity", values="attacked")
-        part = shared(rows, [kind for kind in rows["attack"].unique() if kind.startswith(attack)])
+        part = rows[rows["attack"].str.startswith(attack)]
+        codecs = complete(part)
+        part = shared(part[part["codec"].isin(codecs)], list(part["attack"].unique()))
         for quantity, (column, *_) in QUANTITIES.items():
             each = part.groupby(["codec", "image"])[column].mean()
-            for codec, published in reference.WU_NAMES.items():
-                if codec in each.index and published in theirs.index:
-                    ours = stats.bootstrap(each[codec].to_numpy())
-                    of = {"attack": attack, "quantity": quantity, "codec": short(codec), "theirs": theirs.loc[published, quantity]}
-                    found.append(of | {"ours": ours.mean, "low": ours.low, "high": ours.high})
+            for codec in codecs:
+                published = theirs[quantity].get(reference.WU_NAMES[codec], float("nan"))
+                ours = stats.bootstrap(each[codec].to_numpy())
+                of = {"attack": attack, "quantity": quantity, "codec": short(codec), "theirs": published}
+                found.append(of | {"ours": ours.mean, "low": ours.low, "high": ours.high})
     return pd.DataFrame(found)
 
 
 def draw(beside: pd.DataFrame) -> plt.Figure:
     """:func:`table` as dots: a panel an attack and quantity, a line a codec, theirs hollow and ours filled."""
-    figure, axes = plt.subplots(len(TABLES), len(QUANTITIES), figsize=(11, 6.4), sharey=True, sharex="col")
     names = list(dict.fromkeys(beside["codec"]))[::-1]
+    size = (11, 3.2 + 0.8 * len(names))
+    figure, axes = plt.subplots(len(TABLES), len(QUANTITIES), figsize=size, sharey=True, sharex="col")
     for line, attack in zip(axes, TABLES, strict=True):
         for ax, (quantity, (_, title, unit)) in zip(line, QUANTITIES.items(), strict=True):
             part = beside[(beside["attack"] == attack) & (beside["quantity"] == quantity)]

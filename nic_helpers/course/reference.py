@@ -44,6 +44,11 @@ WU_NAMES = {
     "bmshj2018-hyperprior": "Balle2018",
     "mbt2018": "Minnen2018",
     "cheng2020-anchor": "Cheng2020",
+    "song2021": "Song2021",
+    "cai2022": "Cai2022",
+    "zou2022-wacnn": "Zou2022",  # their paper does not say which of the two
+    "zou2022-stf": "Zou2022",
+    "liu2023": "Liu2023",
 }
 
 
