@@ -3,7 +3,7 @@ weights.
 
 NIC_KODAK_DIR=… python -m nic_helpers.sweep start                       # the rows at the attacks' limit, resumable
 NIC_KODAK_DIR=… python benchmarks/start.py --along data/training/random-3 …   # checkpoints along runs, and the Jacobians
-python benchmarks/start.py --write                                      # docs/the-start.md and its figure, from the rows
+python benchmarks/start.py --write                                      # the figure of docs/the-start.md, from the rows
 """
 
 from __future__ import annotations
@@ -133,8 +133,9 @@ def figure(table: pd.DataFrame, along_table: pd.DataFrame) -> plt.Figure:
     axes[0].set_ylabel("PSNR between the outputs (dB)")
     axes[0].legend(fontsize=8)
     for name, part in along_table.groupby("run", sort=False):
-        axes[2].plot(part["psnr"], part["box: outputs apart (dB)"], "-o", ms=4, label=name)
-    axes[2].set(xlabel="clean PSNR along training (dB)", title="box of 8/255, along training")
+        for bound, line in (("box", "-o"), ("ball", "--s")):
+            axes[2].plot(part["psnr"], part[f"{bound}: outputs apart (dB)"], line, ms=4, label=f"{bound}: {name}")
+    axes[2].set(xlabel="clean PSNR along training (dB)", title="8/255, along training")
     axes[2].legend(fontsize=8)
     return fig
 
@@ -165,7 +166,8 @@ def main() -> None:
         table = Dataset(a.folder).read() if a.folder else pd.read_parquet(ROWS)
         print(paired(table).to_string(index=False))
         if a.write:
-            table.to_parquet(ROWS, index=False, compression="zstd")
+            if a.folder:
+                table.to_parquet(ROWS, index=False, compression="zstd")
             plotting.save(figure(table, pd.read_csv(ALONG)), PROJECT / "figures" / "the_start")
 
 

@@ -15,9 +15,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from nic_helpers import plotting, stats
-from nic_helpers.course import studies
+from nic_helpers.course import robust, studies
 from nic_helpers.course.boards import short
-from nic_helpers.course.grids import STEPS
+from nic_helpers.course.grids import LIMIT, STEPS
 from nic_helpers.settings import PROJECT, data_dir
 from nic_helpers.sweep.dataset import Dataset
 
@@ -114,21 +114,34 @@ def figure(table: pd.DataFrame) -> plt.Figure:
     return fig
 
 
-def gains(table: pd.DataFrame) -> list[str]:
-    """What the last threefold of steps still brought by continuation, a sentence a budget."""
-    lines = []
-    for (norm, eps), title in KINDS.items():
-        part = table[(table["norm"] == norm) & (table["eps_255"] == eps) & (table["kind"] == "continuation")]
+def gains(table: pd.DataFrame) -> pd.DataFrame:
+    """What the last threefolds of steps still brought by continuation (dB, with the interval over the images): a row a codec and budget.
+
+    Codec by codec: where one gains and another loses, as an optimiser that is not steady does, a common mean would hide both.
+    """
+    found = []
+    part = table[table["kind"] == "continuation"]
+    for (codec, quality, norm, eps), some in part.groupby(["codec", "quality", "norm", "eps_255"], sort=False):
+        wide = some.pivot(index="image", columns="steps", values="psnr_recon")
+        row = {"codec": short(codec, quality), "budget": KINDS[norm, eps]}
         for fewer, more in ((30, 100), (100, 300)):
-            wide = part.pivot_table("psnr_recon", ["codec", "quality", "image"], "steps", sort=False)
-            if {fewer, more} <= set(wide) and len(wide := wide.dropna(subset=[fewer, more])):
-                gained = stats.bootstrap([(v[fewer] - v[more]).to_numpy() for _, v in wide.groupby("image", sort=False)])
-                worst = (wide[fewer] - wide[more]).max()
-                lines.append(
-                    f"- {title}: from {fewer} to {more} steps another {gained} dB (the most on one image: {worst:.2f}; "
-                    f"{len(wide)} pairs of codec and image)."
-                )
-    return lines
+            both = wide.reindex(columns=[fewer, more]).dropna()
+            row[f"{fewer} to {more}"] = stats.bootstrap((both[fewer] - both[more]).to_numpy()) if len(both) else float("nan")
+        found.append(row)
+    order = {title: k for k, title in enumerate(KINDS.values())}
+    by = pd.DataFrame(found).sort_values("codec")
+    return by.sort_values("budget", key=lambda v: v.map(order), kind="stable").reset_index(drop=True)
+
+
+def left_over(table: pd.DataFrame) -> stats.Interval:
+    """The largest mean over a codec's images by which the best of this study went beyond the robustness study's own attack (dB)."""
+    study = robust.committed().astype({"quality": int, "eps_255": int})
+    study["image"] = study["image"].str.removesuffix(".png")
+    keys = ["codec", "quality", "norm", "eps_255", "image"]
+    limit = study[study["attack"].isin([a for names in LIMIT.values() for a in names])]
+    beyond = (limit.groupby(keys)["psnr_recon"].min() - table.groupby(keys)["psnr_recon"].min()).dropna()
+    found = [stats.bootstrap(part.to_numpy()) for _, part in beyond.groupby(level=keys[:-1])]
+    return max(found, key=lambda gap: gap.mean)
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -144,7 +157,8 @@ def _missing(table: pd.DataFrame) -> str:
     planned = sum(sum(map(len, g.codecs.values())) * len(g.attacks) * len(g.budgets) for g in grids)
     done = table.groupby(["attacked", "norm", "eps_255", "attack"]).ngroups
     gap = planned - done
-    return f"\n{gap} of the study's {planned} settings have no rows yet (an empty cell at 300 steps).\n" if gap else ""
+    unplanned = "An empty cell at 300 steps: only the hyperprior at quality 6 and cheng2020-anchor at quality 3 took so many."
+    return f"\n{unplanned}\n" + (f"\n{gap} of the study's {planned} settings have no rows yet.\n" if gap else "")
 
 
 def real_decoder() -> str:
@@ -168,7 +182,8 @@ attack does:
 
 {chr(10).join(lines)}
 
-{"Some interval lies" if any(g.low > 0 for g in found) else "No interval lies"} above zero."""
+{"Some interval lies" if any(g.low > 0 for g in found) else "No interval lies"} above zero; with so few crops they
+are wide. The two lines of a budget have one surrogate, so their difference is what the decoder in the loop brings."""
 
 
 def page(table: pd.DataFrame) -> str:
@@ -187,11 +202,14 @@ stronger) after so many gradient evaluations of each attack. "Continuation" spen
 {_missing(table)}
 ## What more steps still bring
 
-{chr(10).join(gains(table))}
+By continuation, in dB (below zero: the longer run found less, so the optimiser is not steady there):
 
-So where the last of these is not zero, a stronger attack finds more, and the study's numbers (continuation with 60 steps) are what
-an attacker reaches *at least*. What was not tried: more than one seed here, starts other than random ones,
-second-order methods, attacks on the latent instead of the picture.
+{markdown(gains(table))}
+
+So a stronger attack finds more, and the robustness study's numbers (continuation with 60 steps) are what an attacker reaches
+*at least*: on the same crops the best of this page goes beyond them by up to {left_over(table)} dB on a codec's mean.
+What was not tried: more than one seed here, starts other than random ones, second-order methods, attacks on the latent
+instead of the picture.
 
 ## With the real decoder in the loop
 
@@ -214,7 +232,7 @@ def main() -> None:
     a = p.parse_args()
     table = rows(a.folder)
     print(by_steps(table).to_string())
-    print(*gains(table), beside_review(table).to_string(index=False), sep="\n")
+    print(gains(table).to_string(index=False), beside_review(table).to_string(index=False), left_over(table), sep="\n")
     if a.write:
         if a.folder:
             Dataset(a.folder).read().to_parquet(ROWS, index=False, compression="zstd")
