@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -119,6 +121,16 @@ def agreement(means: pd.DataFrame) -> pd.DataFrame:
     """Rank correlations of the questions' answers, each question on one line."""
     on_one_line = [question.replace("\n", " ") for question in means]
     return means.set_axis(on_one_line, axis=1).corr("spearman").round(2) + 0.0
+
+
+def two_questions(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rank correlation, over codecs and qualities, of the owner's loss and of how far the outputs are apart: bounds × ε of 255."""
+    found = {}
+    for (kind, names), eps in itertools.product(LIMIT.items(), sorted(rows["eps_255"].unique())):
+        part = shared(rows[rows["eps_255"] == eps], names)
+        worst = part.groupby([*KEY, "image"]).agg({"delta_source": "max", "psnr_recon": "min"}).groupby(KEY).mean()
+        found[kind, int(eps)] = worst["delta_source"].corr(-worst["psnr_recon"], "spearman")
+    return pd.Series(found).unstack()
 
 
 def write_tables(run, rows: pd.DataFrame) -> None:
