@@ -8,7 +8,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.figure import Figure
 
-from nic_helpers import plotting
 from nic_helpers.course.boards import spread
 
 ALL, ONE, MEAN = "#D55E00", "#0072B2", "#CC79A7"
@@ -105,13 +104,4 @@ def weights(table: pd.DataFrame) -> Figure:
     ax.set_ylabel("weight", fontsize=13)
     ax.set_ylim(0, 1.12)
     ax.grid(axis="x", visible=False)
-    return figure
-
-
-def stored(source, attacked, decoded: Mapping[str, object], growth: Mapping[str, float]) -> Figure:
-    """Source and attacked picture [3, H, W], and what each quality decodes from the attacked one; its file's growth above it."""
-    titles = ["source", "attacked", *(f"{q}: file ×{growth[q]:.2f}" for q in decoded)]
-    figure = plotting.picture_grid([[source, attacked, *decoded.values()]], [titles], width=2.3)
-    for ax in figure.axes:
-        ax.title.set_fontsize(12)
     return figure

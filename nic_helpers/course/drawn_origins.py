@@ -196,9 +196,10 @@ def exponents(growth: Mapping[str, float], apart: pd.DataFrame) -> Figure:
     labels = {}
     for side in (True, False):  # each side's names are pushed apart among themselves
         labels |= spread({codec: means[codec] for codec, e in growth.items() if (e > 3) == side}, 0.32)
-    for k, (codec, exponent) in enumerate(growth.items()):
+    for codec, exponent in growth.items():
         found, look = stats.bootstrap(apart[codec].to_numpy()), plotting.style(codec) | {"ls": "", "ms": 10}
-        at = exponent + 0.12 * (k % 3 - 1)  # those of one exponent would cover each other
+        crowd = [c for c, e in growth.items() if abs(e - exponent) < 0.25 and abs(means[c] - means[codec]) < 0.6]
+        at = exponent + 0.12 * (crowd.index(codec) - (len(crowd) - 1) / 2)  # marks of one exponent would cover each other
         ax.errorbar(at, found.mean, [[found.mean - found.low], [found.high - found.mean]], capsize=3, elinewidth=0.8, **look)
         left = exponent < 0.5  # to its right are those of exponent one
         place = (exponent - 0.2 if left else exponent + 0.45, labels[codec])

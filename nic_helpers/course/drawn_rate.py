@@ -59,8 +59,10 @@ def growth(ladder: pd.DataFrame, attack: str, labels: Sequence[str]) -> Figure:
             ax.plot(part["eps_255"], part["bpp_ratio"], "o", color=colour, alpha=0.45, ms=6)
             mean = part.groupby("eps_255")["bpp_ratio"].mean()
             ax.plot(mean.index, mean, color=colour, lw=2.5)
-            at, va = (1.3, "bottom") if name == attack else (0.93, "top")
-            ax.text(mean.index[0], at, name, color=colour, fontsize=13, va=va)
+            if ax is axes[0]:
+                above = 1.15 * part.loc[part["eps_255"].isin(mean.index[:3]), "bpp_ratio"].max()
+                at, va = (above, "bottom") if name == attack else (0.93, "top")
+                ax.text(mean.index[0], at, name, color=colour, fontsize=13, va=va)
             if name == attack:
                 top = part.loc[part["bpp_ratio"].idxmax()]
                 said = f"{top['image'].split('.')[0]} ×{top['bpp_ratio']:.1f}  "
@@ -158,7 +160,8 @@ def path(points: pd.DataFrame, maps: Mapping[float, Tensor], top: float) -> Figu
     figure, axes = plt.subplots(1, 1 + len(maps), figsize=(4.8 + 2.6 * len(maps), 3.9), width_ratios=(1.8, *[1] * len(maps)))
     _path(axes[0], points)
     for angle, p in points[points.index % 45 == 0].iterrows():
-        axes[0].annotate(degrees(angle), (p["bpp_ratio"], -p["delta_own"]), (-4, 8), textcoords="offset points", fontsize=11)
+        away = {"xytext": (-8, -4), "ha": "right"} if p["bpp_ratio"] < 1 else {"xytext": (8, -12), "ha": "left"}
+        axes[0].annotate(degrees(angle), (p["bpp_ratio"], -p["delta_own"]), textcoords="offset points", fontsize=11, **away)
     for ax, (angle, bits) in zip(axes[1:], maps.items(), strict=True):
         shown = _map(ax, bits, top)
         ax.set_title(f"φ = {degrees(angle)}: file ×{points.loc[angle, 'bpp_ratio']:.2f}", fontsize=12)
