@@ -18,11 +18,12 @@ from nic_helpers.codecs.coders import walk
 from nic_helpers.codecs.kamisli2024 import gain
 from nic_helpers.codecs.liu2023 import MixedBlock, Tcm
 from nic_helpers.codecs.registry import ARCHITECTURES
-from nic_helpers.codecs.song2021 import SFT, ResidualSFT, Song2021
+from nic_helpers.codecs.song2021 import Song2021
 from nic_helpers.codecs.zou2022 import Stf
 from nic_helpers.training.entropy_start import CONVOLUTIONS, expect_latents, start_entropy_model, unit_variance
 from nic_helpers.training.invertible_start import invertible_components
 from nic_helpers.training.kinds import channel_wise, has_other_transforms, quality_of, residual
+from nic_helpers.training.song_start import carry_quality, expect, hand_on_colours, quiet_conditions
 from nic_helpers.training.swin_start import swin_components
 
 
@@ -101,7 +102,7 @@ def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) ->
     step to what λ asks for (8 at λ = 0.013, growing as √λ). In Cheng2020's blocks, which Liu's codec has too, the analysis
     runs through the main branch, lifted by a bias into LeakyReLU's linear part; the synthesis through the linear
     ``upsample`` branch; every other residual branch starts small. STF: see :func:`swin_components`; Cai:
-    :func:`invertible_components`. What Song's and Cai's codecs make of the quality starts small, or as √λ asks.
+    :func:`invertible_components`; Song: :func:`carry_quality`.
 
     Parameters: x [B, 3, H, W] in [0, 1], a few hundred crops' worth of pixels.
     """
@@ -118,6 +119,7 @@ def pca_initialise(arch_name: str, model: nn.Module, x: Tensor, lmbda: float) ->
         _near_identity_gdn(model, 0.01)
         y = _pca_song(model, x, scale)
         model.h_a[-3].weight.mul_(2.0 / _deviation(arch(model, quality_of(lmbda)).hyper(y)))
+        carry_quality(model)
         return
     # GDN and IGDN undo each other in the plain codecs; in Cheng2020's the linear branch has no IGDN to undo a GDN
     _near_identity_gdn(model, 1e-4 if in_blocks else 0.01)
@@ -148,22 +150,12 @@ def _pca_plain(model: nn.Module, x: Tensor, gain: float, analysis: Sequence[nn.M
 
 
 def _pca_song(model: nn.Module, x: Tensor, gain: float) -> Tensor:
-    """As the plain ones, between two layers at full resolution that hand on the colours. What conditions say does little at first."""
-    for m in model.modules():
-        for layer in (m.conv_1,) if isinstance(m, ResidualSFT) else (m.mlp_gamma, m.mlp_beta) if isinstance(m, SFT) else ():
-            shrink(layer, 0.01)
-    for layer, colours in ((model.g_a[0], model.g_a[0].weight[:3]), (model.g_s[-1], model.g_s[-1].weight[:, :3])):
-        shrink(layer, 0.1)
-        colours.zero_()
-        colours[range(3), range(3), 2, 2] = 1
+    """As the plain ones, between two layers at full resolution that hand on the colours."""
+    quiet_conditions(model)
+    hand_on_colours(model)
     first, normalised, *rest = (m for m in model.g_a if isinstance(m, (nn.Conv2d, GDN)))
     y = _pca_plain(model, normalised(first(x)), gain, rest)
-    spread = y.std((0, 2, 3)).clamp_min(0.11)
-    for layer in (model.h_a[0], model.condition_a["h1"][0], model.condition_s["1"][0]):
-        layer.weight[:, -model.M :].div_(spread[:, None, None])  # latents come last in what it sees
-    predicted, sizes = model.h_s[-1], torch.cat((spread, spread))
-    predicted.weight.mul_(0.1 * sizes[:, None, None, None])
-    predicted.bias.copy_(torch.cat((spread, y.mean((0, 2, 3)))))
+    expect(model, y)
     return y
 
 
