@@ -20,9 +20,9 @@ class SRDA(Iterative):
 
     Raises :class:`~nic_helpers.objectives.Joint` at ``angle`` (degrees; 0 rate, 90 distortion) unless an objective is
     given. The first step reaches the ball's surface, shorter ones follow on it, so that strengths are compared at the same
-    size. ``optimiser``: "adam", the paper's, element by element, or "steepest" (default), along the gradient itself. Adam
-    gives every pixel the same step, whatever it is worth, and an RMS ball rewards the opposite: at equal cost it can find less
-    than half of what steepest ascent finds (notebook 05).
+    size; one phase, where the paper has two. ``optimiser``: "adam", the paper's, element by element, or "steepest" (default),
+    along the gradient itself. Adam gives every pixel the same step, whatever it is worth, and an RMS ball rewards the opposite:
+    at equal cost it can find less than half of what steepest ascent finds (notebook 05).
     """
 
     norm: str = "l2rms"
@@ -76,9 +76,9 @@ class FTDA(Attack):
     """Fast threshold-constrained distortion attack (Chen & Ma 2023, arXiv 2112.08691).
 
     Adam on δ, clipped to ±``clip``: a step raises the objective where the root mean square of δ is within eps, and
-    lowers the mean square of δ where it is not. The published code: eps = 0.01 (a mean square of 1e-4), lr 0.01 that
-    falls to a third at each third of 1001 steps, no rounding. Here iterates are judged and kept as the 8-bit images inside
-    the ball that they stand for. ``lr`` and ``clip`` are on [0, 1].
+    lowers the mean square of δ where it is not. The published code: eps = 0.01 (a mean square of 1e-4), lr 0.01 for the
+    first step and then 0.0033, 0.0011, 0.00036 by thirds of 1001 steps, no rounding. Here ``lr`` holds for a whole third, and
+    iterates are judged and kept as the 8-bit images inside the ball that they stand for. ``lr`` and ``clip`` are on [0, 1].
     """
 
     norm: str = "l2rms"

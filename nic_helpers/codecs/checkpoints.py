@@ -38,11 +38,19 @@ _FULL_PRECISION = (".beta", ".gamma", "entropy_bottleneck.", "Gain", "QuantABCD"
 #: photographs this costs at most 0.1 % of the rate, but 1.3 % in mbt2018's entropy parameters, which stay in half
 #: precision. And the residual branches of Cheng2020's transforms, added to a path that stays in half precision: less than
 #: 0.05 % of the loss. On that path, or in the plain transforms, 8 bits would cost 0.3 dB at quality 6 and more. Of the channel-wise
-#: codecs their whole entropy model, and WACNN's attention, a gated branch: 0.05 % of the loss, measured on
-#: WACNN at quality 3 alone.
+#: codecs their whole entropy model, WACNN's attention, a gated branch: 0.05 % of the loss, measured on WACNN at quality 3 alone; and the
+#: linear layers of attention in the two others: 0.05 % in STF, 0.01 % in Liu's, at quality 3.
 _PREDICTION = ("h_a.", "h_s.", "context_prediction.", "entropy_parameters.")
 _CHANNEL_WISE = ("h_", "cc_", "lrp_")
 _BRANCH = re.compile(r"(?P<block>g_[as]\.\d+)\.(conv1|conv2|conv|subpel_conv\.0|conv_[ab]\..*)\.weight")
+#: Of the variable-rate codecs with transforms of their own: Song's conditions, and what they scale, shift and add; Cai's couplings and
+#: rotations, which both ends have alike, so that the transform stays invertible.
+_VARIABLE = {
+    "condition_a.g1.0.weight": re.compile(r"(condition_|prior\.|h_[as]\.).*|.*\.(norm_[01]\..*|mlp_\w+(\.0)?|conv_[01])\.weight"),
+    "g_a.1.operations.1.weight": re.compile(
+        r"(h_[as]|context_prediction|entropy_parameters)\..*|.*\.([GH][12]\.conv[123]|operations\.1)\.weight"
+    ),
+}
 _SCALE = ".scale"
 _CAUSAL_TAPS = 12  # of the context model's 5×5 window, in raster order: the rest is masked, and not stored
 _WRAPPERS = ("module", "_orig_mod")  # what DataParallel and torch.compile put before parameters' names
@@ -200,8 +208,12 @@ def _in_8_bits(name: str, state: dict[str, Tensor]) -> bool:
     """Whether a parameter is one of those that are kept as 8-bit integers."""
     branch = _BRANCH.fullmatch(name)
     if "cc_mean_transforms.0.0.weight" in state:
-        wacnn = "g_a.1.beta" in state  # of the others only the convolutions that predict: what the rest would cost was not measured
-        return (state[name].dim() == 4 and name.startswith(_CHANNEL_WISE)) or (branch is not None and wacnn)
+        wacnn = "g_a.1.beta" in state
+        linear = state[name].dim() == 2 and name.endswith(".weight") and not wacnn
+        return (state[name].dim() == 4 and name.startswith(_CHANNEL_WISE)) or linear or (branch is not None and wacnn)
+    for first, tolerant in _VARIABLE.items():
+        if first in state:
+            return state[name].dim() > 1 and tolerant.fullmatch(name) is not None
     if state[name].dim() != 4:
         return False
     residual = "g_a.0.conv1.weight" in state
