@@ -202,7 +202,7 @@ def test_what_the_readme_says_of_quality_and_of_the_two_questions_is_what_the_ro
     loss, apart = (cells(8, "box", *q).mean(axis=1) for q in (("delta_source", "max"), ("psnr_recon", "min")))
     assert across.loc["box", 8] == pytest.approx(loss.corr(-apart, "spearman")) == pytest.approx(-0.15, abs=0.005)
     assert [across.loc[k] for k in (("box", 16), ("ball", 8), ("ball", 16))] == pytest.approx([0.8] * 3, abs=0.05)
-    assert "rank correlation −0.15" in text and "0.8 in both balls and in the box of 16/255" in text
+    assert "rank correlation −0.15" in text and "0.8 in the balls of 8/255 and 16/255 and in the box of 16/255" in text
     old = robust.old_and_mended().query("bound == 'ball' and quality == 6").groupby("codec")[["old", "mended"]].mean()
     further = old["old"] - old["mended"]
     assert "seven decibels further apart than the older ones did, and Cheng2020's two" in text
