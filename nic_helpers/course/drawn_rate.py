@@ -160,7 +160,8 @@ def path(points: pd.DataFrame, maps: Mapping[float, Tensor], top: float) -> Figu
     figure, axes = plt.subplots(1, 1 + len(maps), figsize=(4.8 + 2.6 * len(maps), 3.9), width_ratios=(1.8, *[1] * len(maps)))
     _path(axes[0], points)
     for angle, p in points[points.index % 45 == 0].iterrows():
-        away = {"xytext": (-8, -4), "ha": "right"} if p["bpp_ratio"] < 1 else {"xytext": (8, -12), "ha": "left"}
+        right = (8, 4 if p["delta_own"] < 0 else -12)  # away from the path
+        away = {"xytext": (-8, -4), "ha": "right"} if p["bpp_ratio"] < 1 else {"xytext": right, "ha": "left"}
         axes[0].annotate(degrees(angle), (p["bpp_ratio"], -p["delta_own"]), textcoords="offset points", fontsize=11, **away)
     for ax, (angle, bits) in zip(axes[1:], maps.items(), strict=True):
         shown = _map(ax, bits, top)
