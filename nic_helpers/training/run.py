@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from nic_helpers.training.export import export, file_of, read_run
 from nic_helpers.training.imitate import imitate_hyperprior
 from nic_helpers.training.kinds import Kind
 from nic_helpers.training.losses import rate_distortion_loss, train_step
-from nic_helpers.training.optimisers import optimiser_of
+from nic_helpers.training.optimisers import input_sizes, optimiser_of
 from nic_helpers.training.settings import Settings
 from nic_helpers.training.start import INITIALISE
 from nic_helpers.training.warmstart import begin_from
@@ -90,7 +91,7 @@ class Training:
         self._prepare()
         quantiles = {n for n, _ in self.model.named_parameters() if n.endswith("quantiles")}
         self.main = [p for n, p in self.model.named_parameters() if n not in quantiles and p.requires_grad]
-        self.optimiser = optimiser_of(s.optimiser, self.main, s.lr)
+        self.optimiser = optimiser_of(s.optimiser, self.main, s.lr, self._input_sizes() if s.by_inputs else None)
         self.average = {n: p.detach().clone() for n, p in self.model.named_parameters()} if s.ema else {}
         self.first, seconds = 0, 0.0
         if state:
@@ -131,6 +132,13 @@ class Training:
         if self.s.compile:
             for transform in (self.model.g_a, self.model.g_s):
                 transform.compile(mode="reduce-overhead" if self.device.type == "cuda" else "default")
+
+    def _input_sizes(self) -> dict[nn.Parameter, Tensor]:
+        """On half a megapixel of crops, at all qualities of a variable-rate codec."""
+        x = self.crops.batch(max(1, 2**19 // self.s.crop**2), self.s.crop, self.s.seed, 2**31 + 1).to(self.device)
+        qualities = range(1, self.s.quality + 1) if self.arch.variable else (self.s.quality,)
+        run = partial(rate_distortion_loss, self.arch, self.model, x, quantise=round_true)
+        return input_sizes(self.model, lambda: [run(lmbda=LAMBDAS[q]) for q in qualities])
 
     def step(self, step: int) -> None:
         """One step; the batch and the noise of step n are those of step n, resumed or not."""

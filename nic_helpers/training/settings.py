@@ -41,6 +41,7 @@ class Settings:
         "pca",
     )
     optimiser: str = _setting(str, "see training/optimisers.py", "adam", choices=NAMES)
+    by_inputs: bool = _setting(bool, "with muon: a kernel's steps are smaller where what comes in is larger than one", False)
     only: str | None = _setting(str, "train the entropy model alone, the transforms as they are", None, choices=("entropy",))
     side_warmup: float = _setting(float, "with --only: share of the steps in which z becomes dear", 0.0)
     imitate: int = _setting(int, "with --only: steps in which a new h_a first learns to give the scale hyperprior's z", 0)
@@ -75,6 +76,8 @@ class Settings:
             raise ValueError("centred concerns the transforms, which only='entropy' leaves as they are")
         if self.optimiser not in NAMES:
             raise ValueError(f"optimiser must be one of {', '.join(NAMES)}, got {self.optimiser!r}")
+        if self.by_inputs and self.optimiser != "muon":
+            raise ValueError("by_inputs is for optimiser='muon': Adam's steps are each weight's own")
         if self.only not in (None, "entropy"):
             raise ValueError(f"only must be 'entropy' or left out, got {self.only!r}")
         if self.against and self.only:

@@ -181,7 +181,7 @@ def test_every_setting_is_an_option_with_its_own_default_and_is_read_back():
     numbers = {"quality": 4, "widths": (6, 8), "steps": 9, "batch": 1, "crop": 64, "lr": 1e-3, "warmup": 0.1, "seed": 5, "ema": 0.9}
     numbers |= {"eps": 0.1, "attack_steps": 7, "penalty": 0.5}
     words = {"start": "a/state.pt", "optimiser": "muon", "only": "entropy", "side_warmup": 0.5, "imitate": 7}
-    flags = {"bf16": False, "channels_last": True, "mixed": True, "compile": True}
+    flags = {"bf16": False, "channels_last": True, "mixed": True, "compile": True, "by_inputs": True}
     other = dataclasses.replace(plain, **numbers, **words, **flags)
     same = {f.name for f in dataclasses.fields(plain) if getattr(plain, f.name) == getattr(other, f.name)}
     assert same == {"arch", "centred", "against"}  # these go with only=None
