@@ -303,6 +303,12 @@ def test_pages_draw_formulas_without_a_network():
     assert text.count("<math") == 2 and 'display="block"' in text and "at 5 \\$ each" in text
 
 
+def test_a_prime_in_a_formula_can_be_seen():
+    text = pages.formulas_to_mathml("$C(x')$ and $x''$ and $x^2$")
+    assert [text.count(f'<mo lspace="0" rspace="0">&#x0203{k};</mo>') for k in "23"] == [1, 1]
+    assert text.count("<msup>") == 1  # the square
+
+
 def test_values_are_python_literals_or_text():
     assert [jobs.parse_value(v) for v in ("3", "[1, 2]", "0.5", "abc", "None")] == [3, [1, 2], 0.5, "abc", None]
 
