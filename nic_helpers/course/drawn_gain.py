@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -28,16 +29,25 @@ def leads(pgd: pd.DataFrame, rows: pd.DataFrame, label: str, cost: int) -> dict[
 
 
 def by_step_size(rows: pd.DataFrame, beside: pd.DataFrame, steps: int) -> Figure:
-    """Strength by step size, a line an attack; ``beside``: rows with ``cost`` 1, with FGSM's (dashed), and 0, the noise (dotted)."""
+    """Strength by step size, a line an attack; ``beside``: rows with ``cost`` 1, with FGSM's (dashed), and 0, the noise (dotted).
+
+    Where a picture has not moved the outputs are alike: such a point is an arrow at the upper edge.
+    """
     figure, ax = plt.subplots(figsize=(7, 4.4))
-    for (name, part), marker in zip(rows.groupby("attack", sort=False), "osD", strict=True):
-        means = part.groupby("alpha", sort=False)["psnr_recon"].mean()
-        ax.plot(means.index, means, marker=marker, label=f"{name}, {steps} steps")
+    noise = beside.loc[beside["cost"] == 0, "psnr_recon"].mean()
+    each = {name: part.groupby("alpha", sort=False)["psnr_recon"].mean() for name, part in rows.groupby("attack", sort=False)}
+    edge = max([noise, *(m for means in each.values() for m in means if m < 60)]) + 3
+    for (name, means), look, at in zip(each.items(), ("o-", "s-", "D--"), (-0.06, 0, 0.06), strict=True):
+        places = np.arange(len(means))
+        (line,) = ax.plot(places, means.clip(upper=edge + 20), look, label=f"{name}, {steps} steps")
+        out = means.to_numpy() > edge
+        ax.plot(places[out] + at, np.full(out.sum(), edge - 0.5), "^", color=line.get_color(), ms=9, clip_on=False)
     fgsm = beside[(beside["cost"] == 1) & beside["attack"].str.startswith("FGSM")]
-    ax.axhline(fgsm["psnr_recon"].mean(), color="black", ls="--", label="FGSM, one step")
-    ax.axhline(beside.loc[beside["cost"] == 0, "psnr_recon"].mean(), color="grey", ls=":", label="sign noise")
-    ax.set(xlabel="step α", ylabel="PSNR between the outputs (dB), lower: stronger", ylim=(None, 52))
-    ax.legend()
+    ax.axhline(fgsm["psnr_recon"].mean(), color="black", ls="--", lw=1, label="FGSM, one step")
+    ax.axhline(noise, color="grey", ls=":", label="sign noise")
+    ax.set_xticks(range(len(means)), means.index)
+    ax.set(xlabel="step α", ylabel="PSNR between the outputs (dB)\nlower: stronger", ylim=(None, edge))
+    ax.legend(loc="upper right")
     return figure
 
 

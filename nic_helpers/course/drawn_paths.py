@@ -37,12 +37,19 @@ def place(at: dict, x: Tensor, picture: Tensor) -> tuple[float, float]:
     return tuple(float((delta * at[k]).sum() / at[k].square().sum()) for k in ("u", "v"))
 
 
+def share_within(at: dict, x: Tensor, picture: Tensor) -> float:
+    """How much of a picture's change lies in the plane: the squared length of what is seen from above, over that of the change."""
+    delta = picture - x
+    seen = sum((delta * at[k]).sum().square() / at[k].square().sum() for k in ("u", "v"))
+    return float(seen / delta.square().sum())
+
+
 def paths(at: dict, x: Tensor, ways: Mapping[str, Sequence[Tensor]]) -> Figure:
     """``ways``: name -> the pictures that an attack passed, in order; they are drawn over the plane ``at``."""
     figure, ax = plt.subplots(figsize=(6.8, 4.8))
     shown = ax.contourf(at["a"], at["b"], at["apart"].clip(max=45), levels=14, cmap="viridis_r")
     figure.colorbar(shown, ax=ax, label="PSNR between the outputs (dB)")
-    looks = list(zip("DosP", ("white", "#E69F00", "#CC79A7", "#56B4E9"), strict=True))
+    looks = list(zip("Dos", ("white", "#E69F00", "#CC79A7"), strict=True))
     for (name, passed), (mark, colour) in zip(ways.items(), looks[: len(ways)], strict=True):
         xy = np.array([place(at, x, p) for p in passed])
         ax.plot(*xy.T, "-", marker=mark, color=colour, ms=7, lw=2, mec="black", label=name)

@@ -99,4 +99,6 @@ def formulas_to_mathml(text: str) -> str:
     text = re.sub(r"\$\$(.+?)\$\$", lambda m: convert(m[1].strip(), display="block"), text, flags=re.S)
     text = re.sub(r"(?<![\\$])\$([^$\n]+)\$", lambda m: convert(m[1]), text)
     # a prime is a raised sign as it is: raised and made smaller once more it is a speck
-    return re.sub(r"<msup>(<mi>[^<]+</mi>)<mi>(&#x0203[23];)</mi></msup>", r'<mrow>\1<mo lspace="0" rspace="0">\2</mo></mrow>', text)
+    return re.sub(
+        r"<msup>(<mi>[^<]+</mi>)<mi>(&#x0203[23];)</mi></msup>", r'<mrow>\1<mo lspace="0" rspace="0">\2</mo></mrow>', text
+    )
