@@ -1,4 +1,4 @@
-"""Notebook 00's exercises: damage in one number, and a control that is fair."""
+"""Notebook 00's exercises: damage in one number, a change that needs no gradient, and a control that is fair."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from nic_helpers.attacks.sign import PGD
 from nic_helpers.exercises.base import Number, Write, image_like
 from nic_helpers.exercises.examples import codec_and_picture
 from nic_helpers.images import to_8bit
-from nic_helpers.objectives import Rate
 
 
 def apart(codec, x):
@@ -17,9 +16,47 @@ def apart(codec, x):
     return metrics.psnr(codec.reconstruct(x), codec.reconstruct(x_adv)).mean()
 
 
-def growth(codec, x):
-    x_adv = PGD(eps=8 / 255, steps=20)(codec, x, Rate()).x_adv
-    return metrics.before_after(codec, x, x_adv)["bpp_ratio"].mean()
+def invent(x):
+    i, j = torch.arange(x.shape[2])[:, None], torch.arange(x.shape[3])
+    board = torch.where((i // 3 + j // 3) % 2 == 0, 1.0, -1.0)
+    return to_8bit((x + 8 / 255 * board).clamp(0, 1))
+
+
+def judge_invention(answer, codec, x):
+    made = answer(x)
+    if (wrong := image_like(made, x)) or (wrong := not_8_bit(made)):
+        return wrong
+    if (largest := 255 * float((made - x).abs().max())) > 8.01:
+        return f"no sample may move by more than 8 of 255 levels, and one moves by {largest:.1f}"
+    bare, coins, yours = (sum(map(len, codec.encode(v))) for v in (x, tossed(x), made))
+    if yours - bare >= 4 * (coins - bare):
+        return None
+    return (
+        f"{bare:,} bytes became {yours:,}, and with tossed coins {coins:,}: yours must add four times as much as they. "
+        "A codec has seen fine grain in photographs; what has it never seen?"
+    )
+
+
+def tossed(x):
+    """Each sample up or down by 8 of 255 levels."""
+    signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return to_8bit((x + 8 / 255 * signs).clamp(0, 1))
+
+
+def not_8_bit(made):
+    return None if torch.equal(made, to_8bit(made)) else "a picture has 256 levels: round it with nic_helpers.images.to_8bit"
+
+
+def brighter(x):
+    return to_8bit((x + 8 / 255).clamp(0, 1))
+
+
+def twice_as_far(x):
+    return to_8bit((2 * invent(x) - x).clamp(0, 1))
+
+
+def unrounded(x):
+    return (invent(x) + 0.001).clamp(0, 1)
 
 
 def control(x, x_adv):
@@ -32,8 +69,8 @@ def judge_control(answer, codec, x):
     made = answer(x, x_adv)
     if wrong := image_like(made, x):
         return wrong
-    if not torch.equal(made, to_8bit(made)):
-        return "an attacked image has 256 levels, and the control must have them too: round it with to_8bit"
+    if wrong := not_8_bit(made):
+        return wrong
     rms = [float((v - x).square().mean().sqrt()) * 255 for v in (x_adv, made)]
     if abs(rms[1] / rms[0] - 1) > 0.1:
         return f"the attack moves a sample by {rms[0]:.2f} of 255 in the root mean square, this by {rms[1]:.2f}: an unfair budget"
@@ -61,14 +98,16 @@ EXERCISES = [
         ),
         codec_and_picture,
     ),
-    Number(
+    Write(
         "00.2",
-        growth,
-        0.02,
+        invent,
+        judge_invention,
         (
-            "the third argument of an attack is its objective",
-            "objectives.Rate() is the objective; metrics.before_after(codec, x, x_adv) has the column 'bpp_ratio'",
+            "tossed coins are fine grain, which photographs have, too; try coarser patterns, and regular ones",
+            "toss one coin for each square of a few pixels, the same for all three colours; or lay a chessboard over the picture",
+            "(torch.arange(height)[:, None] // 3 + torch.arange(width) // 3) % 2 is a chessboard of squares of three pixels",
         ),
+        {"tossed coins": tossed, "brighter": brighter, "past the budget": twice_as_far, "not rounded": unrounded},
         codec_and_picture,
     ),
     Write(
