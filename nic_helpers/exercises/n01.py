@@ -1,9 +1,10 @@
-"""Notebook 01's exercises: where the bits go."""
+"""Notebook 01's exercises: where the bits go, and what a channel of the latents is worth."""
 
 from __future__ import annotations
 
 import torch
 
+from nic_helpers import metrics
 from nic_helpers.exercises.base import Number, Write
 from nic_helpers.exercises.examples import codec_and_picture
 
@@ -13,8 +14,40 @@ def side_information(codec, x):
     return 8 * sum(len(z) for _, z in streams) / (x.numel() / 3)
 
 
-def zeros(codec, x):
-    return (codec.walk(x, None).y_hat == 0).float().mean()
+@torch.no_grad()
+def without_each(codec, x) -> list[float]:
+    """PSNR (dB) of what is decoded without one channel of ŷ, for each channel."""
+    y_hat, found = codec.walk(x, None).y_hat, []
+    for k in range(y_hat.size(1)):
+        left = y_hat.clone()
+        left[:, k] = 0
+        found.append(float(metrics.psnr(x, codec.model.g_s(left).clamp(0, 1)).mean()))
+    return found
+
+
+def dearest(codec, x):
+    found = without_each(codec, x)
+    return found.index(min(found))
+
+
+def judge_dearest(answer, codec, x):
+    k, found = answer(codec, x), without_each(codec, x)
+    if isinstance(k, torch.Tensor) and k.numel() == 1:
+        k = k.item()
+    if k not in range(len(found)):
+        return f"the number of a channel is asked for, from 0 to {len(found) - 1}, and this is {k!r}"
+    if found[k] > min(found) + 0.01:
+        return f"without channel {k} there are {found[k]:.1f} dB left, and without another one {min(found):.1f}"
+    return None
+
+
+def fullest(codec, x):
+    return int((codec.walk(x, None).y_hat != 0).sum((0, 2, 3)).argmax())
+
+
+def cheapest(codec, x):
+    found = without_each(codec, x)
+    return found.index(max(found))
 
 
 def bits(y, scale):
@@ -52,11 +85,16 @@ EXERCISES = [
         ),
         codec_and_picture,
     ),
-    Number(
+    Write(
         "01.2",
-        zeros,
-        1e-3,
-        ("codec.walk(x, None) has the quantised latents", "(codec.walk(x, None).y_hat == 0), and its mean"),
+        dearest,
+        judge_dearest,
+        (
+            "an intervention: set one channel to zero, decode, measure; then the next",
+            "codec.walk(x, None).y_hat is [1, channels, h, w]; clone it before you change it",
+            "metrics.psnr(x, codec.model.g_s(left).clamp(0, 1)) for each channel; the least one's number, under torch.no_grad()",
+        ),
+        {"most that is not zero": fullest, "the least dear": cheapest},
         codec_and_picture,
     ),
     Write(
