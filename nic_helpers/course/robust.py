@@ -130,7 +130,7 @@ def two_questions(rows: pd.DataFrame) -> pd.DataFrame:
         part = shared(rows[rows["eps_255"] == eps], names)
         worst = part.groupby([*KEY, "image"]).agg({"delta_source": "max", "psnr_recon": "min"}).groupby(KEY).mean()
         found[kind, int(eps)] = worst["delta_source"].corr(-worst["psnr_recon"], "spearman")
-    return pd.Series(found).unstack()
+    return pd.Series(found).rename_axis(["bound", "ε of 255"]).unstack()
 
 
 def write_tables(run, rows: pd.DataFrame) -> None:
