@@ -54,7 +54,7 @@ def _area(times: float) -> float:
     return 70 * (1 + 1.3 * log2(max(times, 1)))
 
 
-def _heaps(gain: pd.DataFrame, across: float = 1.0, up: float = 0.4) -> list[list[str]]:
+def _heaps(gain: pd.DataFrame, across: float = 0.6, up: float = 0.4) -> list[list[str]]:
     """The defences by heaps: those so near to each other (dB) that one label must do for them."""
     heaps: list[list[str]] = []
     for name, row in gain.sort_values(["adaptive", "static"]).iterrows():
@@ -69,12 +69,12 @@ def _heaps(gain: pd.DataFrame, across: float = 1.0, up: float = 0.4) -> list[lis
 
 
 def _label(ax, names: Sequence[str], at: pd.Series, area: float, high: float) -> None:
-    """The names of a heap beside it: below on the floor (one name slants up to its mark), above at the right edge, else to the right."""
+    """The names of a heap beside it: below on the floor (one name slants down), above at the right edge, else to the right."""
     away, turn = area**0.5 / 2 + 4, {}
     if at["adaptive"] < FLOOR and len(names) == 1:
-        offset, ha, va, turn = (-away / 2, -away), "right", "center", {"rotation": 32, "rotation_mode": "anchor"}
+        offset, ha, va, turn = (away / 2, -away), "left", "center", {"rotation": -32, "rotation_mode": "anchor"}
     elif at["adaptive"] < FLOOR:
-        offset, ha, va = (0, -away), "center", "top"
+        offset, ha, va = (-5, -away), "center", "top"
     elif at["static"] > 0.82 * high:
         offset, ha, va = (0, away), "center", "bottom"
     else:

@@ -127,12 +127,13 @@ def layers(blocks: Mapping[str, pd.DataFrame], kinds: pd.Series) -> Figure:
     return figure
 
 
-def places(source: Tensor, rises: Mapping[str, Tensor]) -> Figure:
-    """A picture [3, H, W], and maps [h, w] of what rises (red) and falls (blue) on it: "bits", "errors"."""
-    figure, axes = plt.subplots(1, 1 + len(rises), figsize=(9, 2.9))
+def places(source: Tensor, bits: Tensor, rises: Mapping[str, Tensor]) -> Figure:
+    """A picture [3, H, W], the ``bits`` that its blocks cost, and maps of what rises (red) and falls (blue): "bits", "errors"; [h, w]."""
+    figure, axes = plt.subplots(1, 2 + len(rises), figsize=(12, 2.9))
     plotting.picture(axes[0], source, "source")
+    plotting.heat(axes[1], bits, "what blocks cost, clean", "bits a block", "Greys", 0, bits.max().item())
     units = {"bits": "bits a block", "errors": "square error"}
-    for ax, (what, rise) in zip(axes[1:], rises.items(), strict=True):
+    for ax, (what, rise) in zip(axes[2:], rises.items(), strict=True):
         limit = rise.abs().max().item()
         plotting.heat(ax, rise, f"where {what} rise", units[what], "RdBu_r", -limit, limit)
     return figure

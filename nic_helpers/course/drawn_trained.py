@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -82,17 +83,21 @@ def spared(found: pd.DataFrame) -> Figure:
 
 
 def by_attack(rows: pd.DataFrame, names: Mapping[str, str], seen: Mapping[str, bool]) -> Figure:
-    """The own loss and the file under each attack of ``seen``, means over images, a mark a set of weights of ``names``. Attacks that
-    training saw are marked so."""
+    """The own loss and the file under each attack of ``seen``, means over images, a mark a set of weights of ``names``, each a little
+    below the one before, so that none hides another. Attacks that training saw are marked so."""
     wide = {
         label: rows.pivot_table(index="attack", columns="weights", values=v)
         for label, v in ((LOSS, "delta_own"), (GROWTH, "bpp_ratio"))
     }
     boards = {label: t.loc[[a for a in seen if a in t.index], [w for w in names if w in t.columns]] for label, t in wide.items()}
-    figure, axes = plt.subplots(1, len(boards), figsize=(12, 5.2), sharey=True)
+    figure, axes = plt.subplots(1, len(boards), figsize=(12, 6.4), sharey=True)
     for ax, (label, table) in zip(axes, boards.items(), strict=True):
-        for w, mark, colour in plotting.series(list(table.columns)):
-            ax.plot(table[w], range(len(table)), mark, color=colour, label=names[w], ms=9)
+        lower = np.linspace(-0.32, 0.32, table.shape[1])
+        for (w, mark, colour), down in zip(plotting.series(list(table.columns)), lower, strict=True):
+            ax.plot(table[w], np.arange(len(table)) + down, mark, color=colour, label=names[w], ms=6.5)
+        for row in range(1, len(table)):
+            ax.axhline(row - 0.5, color="0.85", lw=0.8)
+        ax.grid(axis="y", visible=False)
         ax.set_xlabel(f"{label}: left is better", fontsize=12)
         ax.set_yticks(range(len(table)), [f"{a}{' (seen)' if seen[a] else ''}" for a in table.index], fontsize=12)
     axes[0].invert_yaxis()
