@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -180,8 +181,9 @@ def rankings(means: Mapping[tuple[str, float], pd.DataFrame], sides: Sequence[st
     board(ax, ranks, list(GROUPS.values()), groups, "rank (1: most damage)", room=0.15, cmap="cividis")
     ax.tick_params(axis="y", labelsize=12)
     ax.tick_params(axis="x", labelsize=11)
-    for row, column in zip(*(ranks.to_numpy() == 1).nonzero(), strict=True):
-        ax.text(column, row, "1", ha="center", va="center", color="white", fontsize=13, fontweight="bold")
+    for (row, column), rank in np.ndenumerate(ranks.to_numpy()):
+        look = {"color": "white" if rank < len(ranks) / 2 else "black", "fontweight": "bold" if rank == 1 else None}
+        ax.text(column, row, f"{rank:g}", ha="center", va="center", fontsize=12, **look)
     figure.axes[-1].invert_yaxis()
     return figure
 
