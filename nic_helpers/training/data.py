@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.training.settings import Settings
 
 
@@ -43,12 +44,18 @@ class Crops:
 
 
 class Latents:
-    """What the frozen analysis gives for crops of the training images, held in memory; batches depend on (seed, step)."""
+    """What the frozen analysis gives for crops of the training images, held in memory; batches depend on (seed, step).
+
+    A variable-rate codec's are of all its qualities up to the run's, eight crops for each in turn.
+    """
 
     def __init__(self, s: Settings, model: nn.Module, crops: Crops, device: torch.device, count: int = 1536):
         self._seed = s.seed
-        with torch.no_grad():
-            parts = [model.g_a(crops.batch(8, s.crop, s.seed, 2**30 + k).to(device)) for k in range(max(1, count // 8))]
+        arch, parts = ARCHITECTURES[s.arch], []
+        for k in range(max(1, count // 8)):
+            coding = arch(model, k % s.quality + 1 if arch.variable else s.quality)
+            with torch.no_grad():
+                parts.append(coding.analysis(crops.batch(8, s.crop, s.seed, 2**30 + k).to(device)))
         self._latents = torch.cat(parts)
 
     def batch(self, n: int, step: int) -> Tensor:

@@ -51,6 +51,26 @@ def expect_latents(model: nn.Module, y: Tensor) -> None:
 
 
 @torch.no_grad()
+@torch.no_grad()
+def awaken(arch, model: nn.Module, y: Tensor) -> bool:
+    """Side information that says nothing about the latents y, all of it rounding to one value, gets a new analysis, whose z varies by 2,
+    and a new bottleneck; its synthesis hardly hears it at first. Whether that was so.
+
+    Where bits of z cost their full price before they are of use, training may leave them all zero, and there they stay.
+    """
+    if not side_information(arch) or arch(model).hyper(y).std((0, 2, 3)).max() > 0.3:
+        return False
+    spread = y.std((0, 2, 3)).clamp_min(0.11)
+    whitened = y / spread[:, None, None]
+    unit_variance(model.h_a, whitened if means(arch) else whitened.abs(), 2.0)
+    model.h_a[0].weight.div_(spread[:, None, None])
+    old = model.entropy_bottleneck
+    for mine, fresh in zip(old.parameters(), type(old)(old.channels).parameters(), strict=True):
+        mine.copy_(fresh)
+    model.h_s[0].weight.mul_(0.1)
+    return True
+
+
 def unit_variance(chain: nn.Sequential, v: Tensor, last: float) -> Tensor:
     """Random weights with outputs of unit variance on v, of standard deviation ``last`` at the end; what comes out."""
     convolutions = [inner for layer in chain if isinstance(inner := first_of(layer), CONVOLUTIONS)]

@@ -29,6 +29,7 @@ from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.memory import keep_freed_memory
 from nic_helpers.training.centring import Centring
 from nic_helpers.training.data import Crops, Latents
+from nic_helpers.training.entropy_start import awaken
 from nic_helpers.training.export import export, file_of, read_run
 from nic_helpers.training.imitate import imitate_hyperprior
 from nic_helpers.training.kinds import Kind
@@ -102,6 +103,8 @@ class Training:
                 self.average = {n: v.to(device) for n, v in state["average"].items()}
         _drop_rows_after(self.log_path, self.first)
         self.latents = Latents(s, self.model, self.crops, device) if s.only else None
+        if s.only and not state:
+            awaken(self.arch, self.model, self.latents.batch(64, 0))
         if s.imitate and not state:
             imitate_hyperprior(s, self.model, self.latents)
         self._look = self.crops.batch(max(1, 2**19 // s.crop**2), s.crop, s.seed, 2**31 + 1).to(device) if s.centred else None

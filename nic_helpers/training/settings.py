@@ -7,7 +7,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 
 from nic_helpers.codecs.architecture import LAMBDAS
 from nic_helpers.codecs.registry import ARCHITECTURES
-from nic_helpers.training.kinds import channel_wise, has_other_transforms
+from nic_helpers.training.kinds import channel_wise, context, has_other_transforms
 from nic_helpers.training.optimisers import NAMES
 
 _PRECISIONS = {"auto": None, "bf16": True, "fp32": False}  # the words for ``bf16``
@@ -89,10 +89,10 @@ class Settings:
             raise ValueError(f"{self.arch} takes {len(kind.width_names)} widths ({' '.join(kind.width_names)}), got {self.widths}")
         if self.crop < kind.smallest:
             raise ValueError(f"{self.arch} takes crops from {kind.smallest} pixels a side, got {self.crop}")
-        if has_other_transforms(kind) and not channel_wise(kind) and (self.only or self.centred):
-            raise ValueError(
-                f"only and centred concern convolutions with GDN and Cheng2020's blocks, which {self.arch} has not got"
-            )
+        if has_other_transforms(kind) and not channel_wise(kind) and self.centred:
+            raise ValueError(f"centred concerns convolutions with GDN and Cheng2020's blocks, which {self.arch} has not got")
+        if self.only and kind.variable and not context(kind):
+            raise ValueError(f"only='entropy' is for codecs whose entropy model has no part in the quality, as {self.arch}'s has")
         object.__setattr__(self, "lmbda", LAMBDAS[self.quality])
 
     @property

@@ -49,7 +49,7 @@ def test_half_the_maps_are_uniform_and_the_others_vary_within_0_and_1():
 @pytest.mark.parametrize(
     "given, says",
     [
-        ({"centred": True}, "only and centred concern convolutions with GDN and Cheng2020's blocks, which song2021 has not got"),
+        ({"centred": True}, "centred concerns convolutions with GDN and Cheng2020's blocks, which song2021 has not got"),
         ({"crop": 64}, "song2021 takes crops from 128 pixels a side, got 64"),
         ({"quality": 7}, "the quality of song2021 must be one of 1, 2, 3, 4, 5, 6, got 7"),
         ({"arch": "cai2022"}, r"cai2022 takes 4 widths \(N M hidden couplings\)"),
