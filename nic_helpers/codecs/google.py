@@ -103,7 +103,7 @@ class Autoregressive(Architecture):
         context = coder.tap("context", self.context_prediction(y_hat))
         scales, means = self.entropy_parameters(torch.cat((side, context), dim=1)).chunk(2, 1)
         coder.rate("y", y_hat if coder.noisy else coder.quantise(y, means), scales, means)
-        return coder.seen(y_hat, y)
+        return coder.seen(y_hat, y, means)  # the decoder rounds around them
 
     def latents(self, y, quantise):
         """Rounded: of the parallel form."""

@@ -15,7 +15,7 @@ from PIL import Image
 from nic_helpers import load_codec, load_images
 from nic_helpers.codecs.checkpoints import read_weights
 from nic_helpers.codecs.coders import walk
-from nic_helpers.codecs.quantisers import round_true
+from nic_helpers.codecs.quantisers import add_noise, round_ste, round_true
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.codecs.weights import load_weights
 from nic_helpers.images import to_pil
@@ -311,3 +311,12 @@ def test_unknown_architecture_quality_or_widths(tmp_path, folder):
             Settings(arch, quality, widths, 1)
     with pytest.raises(ValueError, match="widths"):
         Settings("cheng2020-attn", 3, (8,), 1)
+
+
+def test_in_training_the_synthesis_sees_what_the_decoder_of_a_context_model_gives():
+    """Rounded around the means, though the context model is shown noise around zero."""
+    torch.manual_seed(0)
+    arch = ARCHITECTURES["mbt2018"]
+    x = torch.rand(1, 3, 64, 64)
+    w = walk(arch(arch.build(8, 12), 3), x, add_noise, see=round_ste)
+    assert torch.allclose(w.y_hat, round_true(w.y, w.means)) and not torch.allclose(w.y_hat, round_true(w.y))
