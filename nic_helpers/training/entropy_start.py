@@ -52,13 +52,19 @@ def expect_latents(model: nn.Module, y: Tensor) -> None:
 
 @torch.no_grad()
 @torch.no_grad()
+def asleep(coding, y: Tensor) -> bool:
+    """Whether side information says nothing about the latents y [B, M, h, w]: hardly anything of z rounds to another value."""
+    return side_information(type(coding)) and float(coding.hyper(y).std((0, 2, 3)).max()) < 0.3
+
+
+@torch.no_grad()
 def awaken(arch, model: nn.Module, y: Tensor) -> bool:
     """Side information that says nothing about the latents y, all of it rounding to one value, gets a new analysis, whose z varies by 2,
     and a new bottleneck; its synthesis hardly hears it at first. Whether that was so.
 
     Where bits of z cost their full price before they are of use, training may leave them all zero, and there they stay.
     """
-    if not side_information(arch) or arch(model).hyper(y).std((0, 2, 3)).max() > 0.3:
+    if not asleep(arch(model), y):
         return False
     spread = y.std((0, 2, 3)).clamp_min(0.11)
     whitened = y / spread[:, None, None]

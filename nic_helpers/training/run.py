@@ -29,7 +29,7 @@ from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.memory import keep_freed_memory
 from nic_helpers.training.centring import Centring
 from nic_helpers.training.data import Crops, Latents
-from nic_helpers.training.entropy_start import awaken
+from nic_helpers.training.entropy_start import asleep, awaken
 from nic_helpers.training.export import export, file_of, read_run
 from nic_helpers.training.imitate import imitate_hyperprior
 from nic_helpers.training.kinds import Kind
@@ -201,9 +201,18 @@ class Training:
         return found
 
     def finish(self) -> None:
-        """The weights in their compact form; a warning where that costs more than a hundredth of the loss."""
+        """The weights in their compact form; a warning where that costs more than a hundredth of the loss, and where z says nothing."""
         weights = self.state_path.with_name("weights.safetensors")
         export(self.state_path, weights)
+        coding = self.arch(self.model.eval(), self.s.quality)
+        with torch.no_grad():
+            y = coding.analysis(self.crops.batch(8, self.s.crop, self.s.seed, 2**31 + 2).to(self.device))
+        if asleep(coding, y):
+            warnings.warn(
+                "all of z rounds to about the same value: the entropy model does without its side information. A run with "
+                "only='entropy' and a side_warmup wakes it",
+                stacklevel=3,
+            )
         if self.s.ema or not self.val:
             return
         _, exported, _ = read_run(weights)

@@ -7,7 +7,9 @@ from PIL import Image
 
 from nic_helpers.codecs.registry import ARCHITECTURES
 from nic_helpers.training.data import Crops, Latents
-from nic_helpers.training.entropy_start import awaken
+from nic_helpers.training.entropy_start import asleep, awaken
+from nic_helpers.training.export import read_run
+from nic_helpers.training.run import train
 from nic_helpers.training.settings import Settings
 
 CAI = ARCHITECTURES["cai2022"]
@@ -29,7 +31,7 @@ def test_z_that_is_always_zero_gets_a_spread_that_the_synthesis_hardly_hears(cai
         cai.h_a[0].weight.mul_(1e-3)
         cai.entropy_bottleneck.matrices[0].fill_(9.0)
         before = cai.h_s(torch.zeros(4, 6, 2, 2))
-    assert awaken(CAI, cai, latents)
+    assert asleep(CAI(cai), latents) and awaken(CAI, cai, latents) and not asleep(CAI(cai), latents)
     z = CAI(cai).hyper(latents)
     assert abs(float(z.std()) - 2) < 0.1 and float(cai.entropy_bottleneck.matrices[0].max()) < 9
     with torch.no_grad():
@@ -63,3 +65,22 @@ def test_the_latents_of_a_variable_rate_run_are_of_all_its_qualities(cai, tmp_pa
     assert len(parts) == 3
     with pytest.raises(ValueError, match="only='entropy' is for codecs whose entropy model has no part in the quality"):
         Settings("song2021", 6, (12, 16), 4, only="entropy")
+
+
+def test_a_run_that_ends_with_such_a_z_says_so(tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(images / "a.png")
+    arch = ARCHITECTURES["bmshj2018-hyperprior"]
+    start = train(
+        Settings("bmshj2018-hyperprior", 3, (8, 12), 1, batch=1, crop=64, bf16=False, start="random"), images, tmp_path / "a"
+    )
+    state = torch.load(start, weights_only=True)
+    state["model"]["h_a.4.weight"].mul_(1e-4)
+    torch.save(state, start)
+    s = Settings("bmshj2018-hyperprior", 3, (8, 12), 1, batch=1, crop=64, bf16=False, start=str(start), lr=1e-9)
+    with pytest.warns(UserWarning, match="all of z rounds to about the same value"):
+        train(s, images, tmp_path / "b")
+    _, model, _ = read_run(tmp_path / "b" / "state.pt")
+    assert asleep(arch(model, 3), torch.randn(2, 12, 4, 4))
